@@ -1,0 +1,302 @@
+"""Every setting of a run, stated once: name, type, default, sentence for `--help`, and bounds.
+
+The command line, `config.json` and the Python API are all made from these types. Knows nothing of torch; a
+value of None means "auto", to be decided (with a printed reason) once the data and the machine are known.
+"""
+
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imgcls.errors import UsageError, nearest
+from imgcls.registry import ARCHITECTURES
+from imgcls.schema import ResizeRule
+
+DIGIT_DATASETS = ("mnist", "svhn")  # a mirrored digit is another picture: no flip by default
+SMALL_IMAGE = 40  # pixels; up to this side, crops are pad-and-crop and ResNets get the small stem
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    flag: str = "",
+    panel: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    known: Mapping[str, str] | None = None,
+    auto: str = "",
+) -> Any:
+    """Make a dataclass field that also carries its flag, help sentence and bounds.
+
+    `low` and `high` are inclusive; `known` lists the valid names; `auto` says what None means.
+    """
+    metadata = {"help": help, "flag": flag, "panel": panel, "low": low, "high": high, "known": known, "auto": auto}
+    return field(default=default, metadata=metadata)
+
+
+def data(default: Any, help: str, **rest: Any) -> Any:
+    """Make a setting of the data panel."""
+    return setting(default, help, panel="Data", **rest)
+
+
+def network(default: Any, help: str, **rest: Any) -> Any:
+    """Make a setting of the network panel."""
+    return setting(default, help, panel="Network", **rest)
+
+
+def step(default: Any, help: str, **rest: Any) -> Any:
+    """Make a setting of the optimisation panel."""
+    return setting(default, help, panel="Optimisation", **rest)
+
+
+def run(default: Any, help: str, **rest: Any) -> Any:
+    """Make a setting of the run panel."""
+    return setting(default, help, panel="Run", **rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What `train` and `inspect-batch` share: which images, and how they become batches."""
+
+    source: str = data("", "Folder of images, or a data set by name (NAME or NAME:ROOT).", flag="data")
+    arch: str = network("resnet18", "Architecture.", known=ARCHITECTURES)
+    size: int | None = data(
+        None,
+        "Side of the square network input, pixels.",
+        low=8,
+        high=4096,
+        auto="small images: their own side, else the architecture's",
+    )
+    resize: ResizeRule = data("crop", "How an image becomes square: cut the longer side, distort, or add borders.")
+    augment: Literal["none", "light", "standard", "strong"] = data("standard", "Augmentation of training images.")
+    rotate: float = data(0.0, "Rotate training images by up to this many degrees either way.", low=0, high=180)
+    color_jitter: float = data(0.0, "Vary brightness, contrast and saturation by up to this share.", low=0, high=1)
+    flip: bool | None = data(None, "Mirror training images at random.", auto="yes, but not for mnist and svhn")
+    batch_size: int = data(64, "Images per batch and process.", low=1)
+    val_split: float = data(
+        0.2, "Share of train/ held out when there is no validation folder; 0: none.", low=0, high=0.9
+    )
+    limit: int | None = data(None, "Use at most this many images per split.", low=1, auto="all")
+    workers: int | None = data(
+        None, "Loader processes.", low=0, high=256, auto="the CPUs this process may use, at most 8"
+    )
+    seed: int = run(0, "Seed of order, augmentation, initial weights and hold-out.", low=0, high=2**31 - 1)
+    pretrained: bool | None = network(
+        None,
+        "Start from published weights; an error if they cannot be had.",
+        auto="when the input is at least 96 px and they can be had",
+    )
+    weights: str | None = network(
+        None, "Start from this state dict or imgcls checkpoint; only the head may differ.", auto="none"
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field against its bounds.
+
+        Raises:
+            UsageError: naming the flag, the value and what is allowed.
+        """
+        check(self)
+        if self.weights is not None:
+            if self.pretrained is not None:
+                raise UsageError("--weights and --pretrained/--no-pretrained exclude each other: drop one")
+            if not Path(self.weights).is_file():
+                raise UsageError(f"--weights {self.weights}: no such file; give a state dict or an imgcls checkpoint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything `train` can be told."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    freeze_epochs: int | Literal["all"] = network(
+        0, "Epochs in which only the head learns, BatchNorm of the backbone in eval mode.", low=0
+    )
+    stem: Literal["auto", "small", "standard"] = network(
+        "auto", "First layers of ResNets; small is 3x3 stride 1 without max-pool, automatic up to 40 px."
+    )
+    dropout: float | None = network(
+        None, "Dropout before the head.", low=0, high=0.95, auto="as the architecture has it"
+    )
+    epochs: int = step(20, "Passes over the training images.", low=1)
+    optimizer: Literal["adamw", "adam", "sgd"] = step("adamw", "Optimizer.")
+    lr: float | None = step(
+        None,
+        "Peak learning rate.",
+        low=0,
+        auto="3e-4 (fine-tuning transformers, ConvNeXt: 1e-4), SGD 0.1 (fine-tuning, no BatchNorm: 0.01), by batch",
+    )
+    momentum: float = step(0.9, "Momentum of SGD.", low=0, high=0.999)
+    weight_decay: float = step(1e-4, "Weight decay.", low=0)
+    schedule: Literal["cosine", "onecycle", "step", "plateau", "constant"] = step(
+        "cosine",
+        "Learning-rate schedule; step: a tenth at 50 % and 75 %; plateau: a tenth after 3 epochs without improvement.",
+    )
+    warmup_epochs: float | None = step(
+        None, "Epochs of linear warm-up.", low=0, auto="5 % of the steps, at most 5 epochs; onecycle has its own"
+    )
+    label_smoothing: float = step(0.0, "Label smoothing of the training loss.", low=0, high=0.99)
+    class_weights: Literal["none", "balanced"] = step("none", "Weight the loss by inverse class frequency.")
+    mixup: float = step(0.0, "Mixup: parameter of the Beta distribution; 0: off.", low=0)
+    cutmix: float = step(
+        0.0, "Cutmix: parameter of the Beta distribution; 0: off; with mixup, either at random.", low=0
+    )
+    accumulate: int = step(1, "Batches per optimizer step.", low=1)
+    clip_grad: float | None = step(None, "Clip the norm of the gradient to this.", low=1e-12, auto="off")
+    amp: bool | None = step(None, "Mixed precision (bf16 where the GPU has it, else fp16).", auto="on CUDA only")
+    ema: bool = step(False, "Validate and keep an exponential moving average of the weights.")
+    monitor: Literal["val-acc", "val-loss", "macro-f1"] = run("val-acc", "What makes an epoch the best.")
+    early_stop: int | None = run(None, "Stop after this many epochs without improvement.", low=1, auto="off")
+    out: str | None = run(None, "Run folder.", auto="runs/<date-time>-<arch>, and ./best.pt points at its best")
+    resume: bool = run(False, "Continue the run in --out, or start it: the same line can be repeated.")
+    overwrite: bool = run(False, "Replace the files of a run in --out.")
+    dry_run: bool = run(False, "Build everything, run two steps and one validation batch, write nothing.")
+    tensorboard: bool = run(False, "Write TensorBoard event files into the run folder.")
+    deterministic: bool = run(False, "Use deterministic algorithms only (slower on CUDA).")
+    device: str = run("auto", "auto, cpu, cuda, cuda:N or mps; auto is cuda, then mps, then cpu.")
+
+    def __post_init__(self) -> None:
+        """Check every field, then the combinations that make no sense.
+
+        Raises:
+            UsageError: naming the flags to change.
+        """
+        check(self)
+        if self.resume and self.out is None:
+            raise UsageError("--resume needs --out: name the run folder to continue")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: drop one")
+        if self.resume and self.dry_run:
+            raise UsageError("--resume and --dry-run exclude each other: drop one")
+        if self.schedule == "onecycle" and self.warmup_epochs is not None:
+            raise UsageError("--warmup-epochs has no place in --schedule onecycle, which warms up itself: drop it")
+        if self.lr == 0:
+            raise UsageError("--lr 0 would learn nothing: give a positive number")
+        if self.amp and self.device not in ("auto",) and not self.device.startswith("cuda"):
+            raise UsageError(f"--amp needs CUDA, not --device {self.device}: drop --amp")
+
+
+Config = DataConfig | TrainConfig
+
+
+def settings(config_type: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield each field of a config type with its resolved type, nested types in place of their field."""
+    hints = typing.get_type_hints(config_type)
+    for item in fields(config_type):
+        if is_dataclass(hints[item.name]):
+            yield from settings(hints[item.name])
+        else:
+            yield item, hints[item.name]
+
+
+def key(item: Field[Any]) -> str:
+    """Return the name of a setting in JSON and, with dashes, on the command line."""
+    return str(item.metadata["flag"] or item.name)
+
+
+def flag(item: Field[Any]) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + key(item).replace("_", "-")
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Return the words a setting of this type accepts, or an empty tuple."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return tuple(word for part in typing.get_args(hint) for word in choices(part))
+    return ()
+
+
+def parse(item: Field[Any], hint: Any, text: str) -> Any:
+    """Turn the text of an option into its value; `auto` gives None where None means that.
+
+    Raises:
+        UsageError: the text is no value of this type.
+    """
+    words, auto = choices(hint), item.metadata["auto"]
+    if auto and text == "auto":
+        return None
+    if text in words:
+        return text
+    kinds = typing.get_args(hint) or (hint,)
+    for number, kind in ((int, "a whole number"), (float, "a number")):
+        if number in kinds:
+            try:
+                return number(text)
+            except ValueError:
+                needs = " or ".join([kind, *words, *(["auto"] if auto else [])])
+                raise UsageError(f"{flag(item)} {text}: needs {needs}") from None
+    if words:
+        raise UsageError(_not_one_of(item, text, words))
+    return text
+
+
+def check(config: Any) -> None:
+    """Hold each field of a config against its words and bounds.
+
+    Raises:
+        UsageError: naming the flag, the value given and what is allowed.
+    """
+    hints = typing.get_type_hints(type(config))
+    for item in fields(config):
+        value, hint = getattr(config, item.name), hints[item.name]
+        if is_dataclass(value) or value is None:
+            continue
+        known, low, high = (item.metadata[name] for name in ("known", "low", "high"))
+        if known is not None and value not in known:
+            raise UsageError(_not_one_of(item, value, tuple(known)))
+        words, kinds = choices(hint), typing.get_args(hint) or (hint,)
+        if isinstance(value, str):
+            if str not in kinds and value not in words:
+                raise UsageError(_not_one_of(item, value, words) if words else f"{flag(item)} {value}: needs a number")
+        elif not isinstance(value, (bool, int, float)):
+            raise UsageError(f"{flag(item)} {value}: needs one value")
+        elif (low is not None and not value >= low) or (high is not None and not value <= high) or value == math.inf:
+            bounds = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+            raise UsageError(f"{flag(item)} {value}: must be {bounds}")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the settings as they were asked for, flat, with the keys of the flags; "auto" stays "auto"."""
+    values: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, DataConfig):
+            values |= to_dict(value)
+        else:
+            values[key(item)] = "auto" if value is None else value
+    return values
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Build a TrainConfig from `to_dict`'s form; missing keys keep their defaults.
+
+    Raises:
+        UsageError: an unknown key or an invalid value.
+    """
+    known = {key(item): item for item, _ in settings(TrainConfig)}
+    for name in values:
+        if name not in known:
+            raise UsageError(f"unknown setting '{name}'{nearest(name, known)}")
+    plain = {
+        known[name].name: None if value == "auto" and known[name].metadata["auto"] else value
+        for name, value in values.items()
+    }
+    data_names = {item.name for item in fields(DataConfig)}
+    inner = {name: value for name, value in plain.items() if name in data_names}
+    outer = {name: value for name, value in plain.items() if name not in data_names}
+    try:
+        return TrainConfig(data=DataConfig(**inner), **outer)
+    except TypeError as error:
+        raise UsageError(f"a setting has a value of the wrong type: {error}") from error
+
+
+def _not_one_of(item: Field[Any], value: Any, words: tuple[str, ...]) -> str:
+    listed = ", ".join(words) if len(words) <= 8 else "see imgcls train --help"
+    return f"{flag(item)} {value}: not known{nearest(str(value), words)}; choose from: {listed}"

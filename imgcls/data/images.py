@@ -1,0 +1,134 @@
+"""Where a split's pictures are: files in a folder, or arrays in memory. Both give upright RGB pictures by index.
+
+Knows no labels and no splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from imgcls.pixels.decode import decode, image_size
+
+
+class Images(Protocol):
+    """A sequence of pictures."""
+
+    def __len__(self) -> int:
+        """Return how many pictures there are."""
+
+    def load(self, index: int) -> Image.Image:
+        """Return one upright RGB picture; ImageError when it cannot be read."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (width, height) in pixels, from the header alone; ImageError when it cannot be read."""
+
+    def name(self, index: int) -> str:
+        """Return the picture's name: relative path, or data set and number."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Images:
+        """Return these pictures only, in this order."""
+
+    def fingerprint(self) -> str:
+        """Return a hash of names and byte sizes (files) or of the pixels (arrays)."""
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Pictures in files.
+
+    Attributes:
+        root: folder the names are relative to.
+        names: relative paths, str [n]; one array, because it is handed to every worker.
+    """
+
+    root: str
+    names: npt.NDArray[np.str_]
+
+    @classmethod
+    def of(cls, root: str, names: Sequence[str]) -> FileImages:
+        """Make it from a list of relative paths."""
+        return cls(root, np.array(names, dtype=np.str_))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Return where a picture's file is."""
+        return os.path.join(self.root, str(self.names[index]))
+
+    def load(self, index: int) -> Image.Image:
+        """Decode one file."""
+        return decode(self.path(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Read one header."""
+        return image_size(self.path(index))
+
+    def name(self, index: int) -> str:
+        """Return the relative path with forward slashes."""
+        return str(self.names[index]).replace(os.sep, "/")
+
+    def take(self, indices: npt.NDArray[np.int64]) -> FileImages:
+        """Return these files only."""
+        return FileImages(self.root, self.names[indices])
+
+    def fingerprint(self) -> str:
+        """Hash the sorted relative paths and byte sizes."""
+        digest = hashlib.sha256()
+        for index in np.argsort(self.names, kind="stable"):
+            size = os.path.getsize(self.path(index)) if os.path.exists(self.path(index)) else -1
+            digest.update(f"{self.name(index)}\0{size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Pictures in memory.
+
+    Attributes:
+        label: what precedes the number in a picture's name.
+        pixels: uint8 [n, height, width, 3] or, grey, [n, height, width].
+        numbers: int64 [n], each picture's number in the data set.
+    """
+
+    label: str
+    pixels: npt.NDArray[np.uint8]
+    numbers: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, label: str, pixels: npt.NDArray[np.uint8]) -> ArrayImages:
+        """Number the pictures of an array."""
+        return cls(label, pixels, np.arange(len(pixels)))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def load(self, index: int) -> Image.Image:
+        """Make a picture of one entry."""
+        return Image.fromarray(self.pixels[self.numbers[index]]).convert("RGB")
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (width, height) in pixels; all entries have one size."""
+        return self.pixels.shape[2], self.pixels.shape[1]
+
+    def name(self, index: int) -> str:
+        """Return data set, split and number."""
+        return f"{self.label}/{self.numbers[index]:06d}"
+
+    def take(self, indices: npt.NDArray[np.int64]) -> ArrayImages:
+        """Return these entries only; the pixels are shared, not copied."""
+        return ArrayImages(self.label, self.pixels, self.numbers[indices])
+
+    def fingerprint(self) -> str:
+        """Hash the numbers and all pixels of the data set."""
+        digest = hashlib.sha256(self.numbers.tobytes())
+        digest.update(np.ascontiguousarray(self.pixels))
+        return digest.hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""Exit codes and the errors a user can cause: one sentence each, with the code the process ends with.
+
+Knows nothing of the command line; `imgcls.cli.app` translates these once, in one place.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the `imgcls` process; `meaning` is the text shown in `--help` and the README."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Exit:
+        """Make an integer member that carries its explanation."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "done"
+    FAILED = 1, "failed (a bug shows a traceback, an expected failure one line)"
+    USAGE = 2, "usage: an option, or a path given to one, is wrong"
+    DATA = 3, "the data is the problem"
+    CHECKPOINT = 4, "the checkpoint or the weights are the problem"
+    SOME_FAILED = 5, "finished, but some inputs failed"
+    DIVERGED = 6, "training diverged (NaN or infinite values)"
+    WRITE = 7, "cannot write (a run folder in use too)"
+    RESOURCES = 8, "out of memory, or a worker or device was lost"
+    TIME_LIMIT = 75, "stopped by a time limit, progress saved"
+    SIGINT = 130, "stopped by SIGINT (Ctrl-C)"
+    BROKEN_PIPE = 141, "the reader of standard output went away"
+    SIGTERM = 143, "stopped by SIGTERM"
+
+
+class ImgclsError(Exception):
+    """An expected failure. The message says what was given, what is wrong and what to do, on one line."""
+
+    exit_code = Exit.FAILED
+
+
+class UsageError(ImgclsError):
+    """An option or a path given to one is wrong."""
+
+    exit_code = Exit.USAGE
+
+
+class DataError(ImgclsError):
+    """The data set cannot be used as it is."""
+
+    exit_code = Exit.DATA
+
+
+class ImageError(DataError):
+    """One image cannot be read; the message starts with its name."""
+
+
+class CheckpointError(ImgclsError):
+    """A checkpoint or weight file cannot be used."""
+
+    exit_code = Exit.CHECKPOINT
+
+
+class DivergedError(ImgclsError):
+    """The loss or the weights became NaN or infinite."""
+
+    exit_code = Exit.DIVERGED
+
+
+class WriteError(ImgclsError):
+    """A result cannot be written."""
+
+    exit_code = Exit.WRITE
+
+
+class ResourceError(ImgclsError):
+    """Memory ran out, or a worker process or device was lost."""
+
+    exit_code = Exit.RESOURCES
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived. Not an `Exception`, so that nothing on the way up swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `" (did you mean 'x'?)"` for the closest of `known`, or an empty string."""
+    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def missing_extra(package: str, extra: str) -> UsageError:
+    """Return the error for an optional package that is not installed."""
+    return UsageError(f"{package} is not installed: type pip install 'imgcls[{extra}]'")

@@ -1,0 +1,84 @@
+"""What a training run reports while it runs: frozen events of plain numbers.
+
+Knows neither tensors nor terminals; the engine emits these, the command line draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from imgcls.schema import Choice, EvalReport, Finding, ModelCard
+
+
+@dataclass(frozen=True)
+class Started:
+    """Everything is built; training is about to begin."""
+
+    device: Choice
+    card: ModelCard
+    parameters: int
+    trainable: int
+    images: dict[str, int]  # split -> number of images
+    source: str
+    recipe: str
+    choices: tuple[Choice, ...]
+    out: str | None  # None with --dry-run
+    first_epoch: int  # counts from 1; above 1 when resuming
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding about the data or the run."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence the user should see."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Progress within an epoch; emitted a few times a second at most."""
+
+    epoch: int
+    phase: str  # "train" or "val"
+    batch: int  # batches done
+    batches: int
+    loss: float | None  # mean since the epoch began
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """One line of `metrics.jsonl`."""
+
+    metrics: dict[str, Any]
+    epochs: int
+    best: bool
+    from_scratch_unasked: bool  # pretrained weights were wanted and could not be had
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over; also what `train` returns."""
+
+    card: ModelCard  # of the best checkpoint
+    report: EvalReport | None  # validation of the best epoch; None without validation
+    out: str | None
+    best: str | None  # path of best.pt
+    linked: str | None  # ./best.pt when it was pointed at the run
+    epochs_run: int
+    seconds: float
+    reason: str  # why it ended: "all epochs", "early stop", "already finished" or "dry run"
+
+
+Event = Started | Found | Said | Stepped | EpochEnded | Finished
+Report = Callable[[Event], None]

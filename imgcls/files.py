@@ -1,0 +1,101 @@
+"""Files written whole or not at all: temporary file beside the target, fsync, rename, fsync of the folder.
+
+Knows nothing of what is written; every file of the tool goes through `replacing`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from imgcls.errors import WriteError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path` that becomes `path` when the block ends well.
+
+    On any exception the temporary file is removed and an older `path` is left as it was.
+
+    Raises:
+        WriteError: the folder or the disk refuses the file.
+    """
+    target = Path(path)
+    temporary = target.parent / f".imgcls-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, target)
+        _sync(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(target, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8 (file names that are not UTF-8 keep their bytes); whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def point(link: Path, target: Path) -> bool:
+    """Point the symbolic link `link` at `target`, relatively and in one step.
+
+    Returns False, and changes nothing, when `link` exists and is not a symbolic link.
+    """
+    if link.exists() and not link.is_symlink():
+        return False
+    temporary = link.parent / f".imgcls-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        os.symlink(os.path.relpath(target, link.parent), temporary)
+        os.replace(temporary, link)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(link, error) from error
+    return True
+
+
+def check_folder(folder: Path) -> None:
+    """Create `folder` if it is missing and prove that a file can be written there.
+
+    Raises:
+        WriteError: it is a file, or it or a parent cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".imgcls-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> WriteError:
+    """Return the one-line error for a failed write to `path`."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        reason = "a file is where a folder is needed"
+    else:
+        reason = (error.strerror or str(error)).lower()
+    return WriteError(f"{path}: cannot write: {reason}; free space or give another path")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""From paths to predictions, without torch: inputs, decoding pool, softmax and top-k in numpy."""

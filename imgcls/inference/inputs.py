@@ -1,0 +1,81 @@
+"""What the user named, turned into a stream of image paths: files, folders, globs, and `-` for standard input.
+
+Knows no images: a path that cannot be read is passed on, and becomes a failed row later.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from imgcls.pixels.decode import EXTENSIONS
+
+WAYS = "give files, folders, globs, or - for paths on standard input"
+
+
+def expand(arguments: Iterable[str], stdin: BinaryIO | None = None, null_separated: bool = False) -> Iterator[str]:
+    """Yield image paths in the order of `arguments`, each folder walked in sorted order.
+
+    Args:
+        arguments: files (passed on whatever their name), folders (their files with an image extension,
+            recursively), globs (`**` is recursive), or `-`.
+        stdin: where `-` reads one path per line.
+        null_separated: paths on stdin end with a NUL byte.
+    """
+    for argument in arguments:
+        if argument == "-" and stdin is not None:
+            yield from _listed(stdin, b"\0" if null_separated else b"\n")
+        elif os.path.isdir(argument):
+            yield from (path for path in walk(argument) if is_image_name(path) or os.path.isdir(path))
+        elif not os.path.lexists(argument) and glob.has_magic(argument):
+            matches = sorted(glob.glob(argument, recursive=True))
+            yield from (path for path in matches if not os.path.isdir(path))
+        else:
+            yield argument
+
+
+def walk(folder: str) -> Iterator[str]:
+    """Yield every file below `folder`, sorted within each folder.
+
+    Links are followed and each real folder is entered once; hidden folders are left out. A folder that cannot
+    be read is yielded itself, so that it shows up as a failure and not as a silent gap.
+    """
+    seen: set[tuple[int, int]] = set()
+    pending = [folder]
+    while pending:
+        path = pending.pop()
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError:
+            yield path
+            continue
+        folders = [entry for entry in entries if entry.is_dir()]
+        pending += [entry.path for entry in reversed(folders) if not is_hidden(entry.name)]
+        yield from (entry.path for entry in entries if not entry.is_dir())
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file name has one of the image extensions and is not hidden."""
+    return name.lower().endswith(EXTENSIONS) and not is_hidden(os.path.basename(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is out of a user's sight: dot names and what macOS and Jupyter leave behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _listed(stdin: BinaryIO, separator: bytes) -> Iterator[str]:
+    pending = b""
+    # read1 returns what is there: a slow producer gets its answers as it writes.
+    while chunk := stdin.read1(65536) if hasattr(stdin, "read1") else stdin.read(65536):
+        *whole, pending = (pending + chunk).split(separator)
+        yield from (os.fsdecode(path) for path in whole if path)
+    if pending:
+        yield os.fsdecode(pending)

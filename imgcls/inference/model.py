@@ -1,0 +1,108 @@
+"""A trained model that answers for paths: what `imgcls predict` and `imgcls.load(...).predict(...)` run.
+
+Knows its card and a function from uint8 images to logits; the back end behind that function (torch, later
+others) is named in `registry.BACKENDS` and imported only when a file of its kind is loaded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from imgcls.errors import ImageError, UsageError
+from imgcls.inference.pool import Pixels, available_cpus, decoded
+from imgcls.registry import BACKENDS, resolve
+from imgcls.schema import ModelCard, Prediction, Score
+
+BATCH = 32  # images per forward pass of predict
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint ready to predict.
+
+    Attributes:
+        card: classes, preprocessing, metrics: what the checkpoint says of itself.
+        logits: function from uint8 [batch, height, width, 3] to float32 [batch, classes].
+    """
+
+    card: ModelCard
+    logits: Callable[[Pixels], Logits]
+
+    def predict(
+        self,
+        paths: Iterable[str],
+        *,
+        top_k: int = 1,
+        threshold: float | None = None,
+        batch_size: int = BATCH,
+        workers: int | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield one Prediction per path, in order, failures included, as soon as its batch is done.
+
+        Args:
+            paths: image files; read lazily.
+            top_k: how many classes `Prediction.top` lists.
+            threshold: two classes: the second one is the answer from this probability on; more classes: below
+                it there is no answer (`below_threshold`).
+            batch_size: images per forward pass.
+            workers: decoding threads; None: the CPUs this process may use, at most 8.
+        """
+        stream = decoded(paths, self.card.preprocess, min(8, available_cpus()) if workers is None else workers)
+        while batch := list(itertools.islice(stream, batch_size)):
+            images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
+            rows = iter(softmax(self.logits(np.stack(images)))) if images else iter(())
+            for path, pixels in batch:
+                if isinstance(pixels, ImageError):
+                    yield Prediction(path=path, error=str(pixels))
+                else:
+                    yield self._answer(path, next(rows), top_k, threshold)
+
+    def _answer(
+        self, path: str, probabilities: npt.NDArray[np.float64], top_k: int, threshold: float | None
+    ) -> Prediction:
+        classes = self.card.classes
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = tuple(Score(classes[index], float(probabilities[index])) for index in order)
+        best = int(order[0])
+        if threshold is not None and len(classes) == 2:
+            best = int(probabilities[1] >= threshold)
+        confidence = float(probabilities[best])
+        if threshold is not None and len(classes) > 2 and confidence < threshold:
+            return Prediction(path=path, confidence=confidence, top=top, below_threshold=True)
+        return Prediction(path=path, class_name=classes[best], confidence=confidence, top=top)
+
+
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Return probabilities float64 [batch, classes] of logits float32 [batch, classes]."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def load(path: str = "best.pt", device: str = "auto", amp: bool = False) -> Model:
+    """Load a checkpoint for prediction.
+
+    Args:
+        path: a checkpoint of `imgcls train`.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        amp: mixed precision, CUDA only; else float32 throughout.
+
+    Raises:
+        UsageError: no such file, or no such device.
+        CheckpointError: the file is not a checkpoint, or damaged.
+    """
+    if not Path(path).exists():
+        raise UsageError(f"--ckpt {path}: no such file; train first, or name a checkpoint")
+    entry = BACKENDS.get(Path(path).suffix.lower(), BACKENDS[""])
+    model: Model = resolve(entry)(path, device, amp)
+    return model

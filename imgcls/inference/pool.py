@@ -1,0 +1,65 @@
+"""The decoding pool: images read, decoded and transformed by threads, handed back in order.
+
+Threads, not processes: Pillow releases the interpreter while it decodes and resizes. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from imgcls.errors import ImageError
+from imgcls.pixels.decode import decode
+from imgcls.pixels.transform import transform
+from imgcls.schema import Preprocess
+
+Pixels = npt.NDArray[np.uint8]
+Decoded = tuple[str, Pixels | ImageError]
+
+HANDFUL = 4  # up to this many images, starting threads is not worth it
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoded(paths: Iterable[str], preprocess: Preprocess, workers: int, ahead: int = 128) -> Iterator[Decoded]:
+    """Yield (path, uint8 [size, size, 3] or the ImageError) for each path, in order.
+
+    Args:
+        paths: read lazily, at most `ahead` beyond what was yielded.
+        preprocess: what every image goes through.
+        workers: decoding threads; 0 decodes in the calling thread.
+        ahead: bound on the images held.
+    """
+    paths = iter(paths)
+    first = list(itertools.islice(paths, HANDFUL + 1))
+    if workers == 0 or len(first) <= HANDFUL:
+        for path in itertools.chain(first, paths):
+            yield _read(path, preprocess)
+        return
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    pending: deque[Future[Decoded]] = deque()
+    try:
+        for path in itertools.chain(first, paths):
+            pending.append(executor.submit(_read, path, preprocess))
+            if len(pending) >= ahead or pending[0].done():
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(path: str, preprocess: Preprocess) -> Decoded:
+    try:
+        return path, transform(decode(path), preprocess)
+    except ImageError as error:
+        return path, error

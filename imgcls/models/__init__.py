@@ -1,0 +1,1 @@
+"""Networks by name, with the head the data asks for, and the weights they may start from."""

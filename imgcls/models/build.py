@@ -1,0 +1,194 @@
+"""From a name to a network that takes uint8 images: normalisation, stem, dropout, head, and loading its state.
+
+Knows nothing of files and of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from imgcls.errors import CheckpointError, UsageError
+from imgcls.registry import ARCHITECTURES, resolve
+from imgcls.schema import ModelCard, Preprocess
+
+# Smallest input side by family, found by trying (torchvision 0.29); the others take any from 8 px.
+SMALLEST = {"alexnet": 63, "convnext": 32, "densenet": 32, "googlenet": 16, "inception": 75, "lenet": 16}
+SMALLEST |= {"squeezenet": 24, "vgg": 32}
+MULTIPLE = {"vit_b_16": 16, "vit_b_32": 32, "vit_l_16": 16, "vit_l_32": 32, "vit_h_14": 14, "maxvit_t": 224}
+STEMMED = ("resnet", "resnext", "wide_resnet")
+
+State = Mapping[str, torch.Tensor]
+
+
+class Normalize(nn.Module):
+    """Images uint8, or float in 0..255, [B, 3, H, W] to float32 with the given mean and standard deviation.
+
+    The only normalisation in the tool, and part of every exported model. Its two constants come from the
+    preprocessing specification and are not in the state dict.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        mean_, std_ = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std))
+        self.register_buffer("scale", 1 / (255 * std_), persistent=False)
+        self.register_buffer("shift", -mean_ / std_, persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise; ValueError in one line when the layout or the type is not as said above."""
+        if images.dim() != 4 or images.shape[1] != self.scale.shape[1]:
+            raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}: add a batch axis, channels first")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images must be uint8, or float in 0..255, got {images.dtype}")
+        return images.float() * self.scale + self.shift
+
+
+class Classifier(nn.Module):
+    """A network behind its normalisation. `network` has the state dict that is saved, with its own keys."""
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.normalize = Normalize(preprocess.mean, preprocess.std)
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images uint8 or float 0..255 [B, 3, S, S] to logits [B, classes]."""
+        logits: torch.Tensor = self.network(self.normalize(images))
+        return logits
+
+
+def build_network(
+    arch: str, num_classes: int, image_size: int, *, stem: str = "standard", dropout: float | None = None
+) -> nn.Module:
+    """Build a network with fresh weights from the current torch generator.
+
+    Args:
+        arch: a name in `registry.ARCHITECTURES`.
+        num_classes: outputs.
+        image_size: side of the input, pixels.
+        stem: "small" replaces the first layers of a ResNet for small images.
+        dropout: before the head; None: as the architecture has it.
+
+    Raises:
+        UsageError: the network has no such stem, or cannot take this size.
+    """
+    if problem := size_problem(arch, image_size):
+        raise UsageError(problem)
+    build = resolve(ARCHITECTURES[arch])
+    is_torchvision = ARCHITECTURES[arch].endswith("torchvision_networks:build")
+    network: nn.Module = (partial(build, arch) if is_torchvision else build)(num_classes, image_size)
+    if stem == "small":
+        _shrink_stem(arch, network)
+    if dropout is not None:
+        _set_dropout(network, dropout)
+    return network
+
+
+def build_model(card: ModelCard, state: State | None = None) -> Classifier:
+    """Build the model that a card describes, with `state` if given.
+
+    Raises:
+        CheckpointError: the state does not fit the card.
+    """
+    try:
+        network = build_network(card.arch, len(card.classes), card.preprocess.size, **card.arch_options)
+    except (KeyError, TypeError, UsageError) as error:
+        raise CheckpointError(f"the checkpoint describes no network of this version: {error}; update imgcls") from error
+    if state is not None:
+        load_state(network, state)
+    return Classifier(network, card.preprocess)
+
+
+def size_problem(arch: str, image_size: int) -> str | None:
+    """Return why a network cannot take inputs of this side, or None."""
+    multiple = MULTIPLE.get(arch, 1)
+    if image_size % multiple:
+        return f"--size {image_size}: {arch} needs a multiple of {multiple}"
+    smallest = next((size for family, size in SMALLEST.items() if arch.startswith(family)), 8)
+    if image_size < smallest:
+        return f"--size {image_size}: {arch} needs at least {smallest}"
+    return None
+
+
+def has_small_stem(arch: str) -> bool:
+    """Tell whether `--stem small` exists for this architecture."""
+    return arch.startswith(STEMMED)
+
+
+def head(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """Return the name and module of the layer that gives the logits: the last linear layer or convolution."""
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    return layers[-1]
+
+
+def load_state(network: nn.Module, state: State, *, but: str | None = None) -> None:
+    """Load a state dict, all of it or nothing.
+
+    Args:
+        network: receives it.
+        state: tensors by the network's own keys.
+        but: name of a layer that keeps its fresh weights (the head).
+
+    Raises:
+        CheckpointError: naming the first keys or shapes that differ.
+    """
+    own = network.state_dict()
+    expected = {key for key in own if but is None or not key.startswith(but + ".")}
+    given = {key: value for key, value in state.items() if but is None or not key.startswith(but + ".")}
+    differences = [f"{key} is missing" for key in own if key in expected and key not in given]
+    differences += [f"{key} is not known" for key in given if key not in own]
+    differences += [
+        f"{key} is {list(given[key].shape)}, not {list(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise CheckpointError(f"the weights are of another network: {'; '.join(differences[:3])}{more}")
+    own.update(given)  # `own` keeps the version metadata that mnasnet asks for
+    network.load_state_dict(own)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Tell whether any layer is a BatchNorm."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
+def _shrink_stem(arch: str, network: Any) -> None:
+    if not has_small_stem(arch):
+        raise UsageError(f"--stem small: {arch} has none; it exists for {', '.join(STEMMED)}")
+    first = network.conv1
+    network.conv1 = nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+def _set_dropout(network: nn.Module, probability: float) -> None:
+    """Set the dropout just before the head where there is one, else drop the head's inputs by a hook.
+
+    A hook adds no module, so the state dict keeps the network's own keys.
+    """
+    name, layer = head(network)
+    parent_name, _, last = name.rpartition(".")
+    before = network.get_submodule(parent_name)._modules.get(str(int(last) - 1) if last.isdigit() else "dropout")
+    if isinstance(before, nn.Dropout):
+        before.p = probability
+    else:
+        layer.register_forward_pre_hook(partial(_drop_inputs, probability))
+
+
+def _drop_inputs(probability: float, layer: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    return F.dropout(inputs[0], probability, layer.training)

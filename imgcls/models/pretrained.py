@@ -1,0 +1,170 @@
+"""Weights to start from: torchvision's published ones, a local state dict, or another imgcls checkpoint.
+
+Knows the torch hub cache; knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from imgcls import checkpoint
+from imgcls.download import download
+from imgcls.errors import CheckpointError, WriteError
+from imgcls.models.build import State, head, load_state
+from imgcls.models.torchvision_networks import AUXILIARY, Recipe, recipe
+from imgcls.registry import ARCHITECTURES
+from imgcls.schema import ModelCard, Preprocess, Pretrained
+
+SMALLEST_INPUT = 96  # pixels; below it published weights are not looked for unless asked
+
+_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts from.
+
+    Attributes:
+        pretrained: what was asked for and used, and why; goes into the checkpoint.
+        state: tensors by the network's own keys, or None: from scratch.
+        card: of the imgcls checkpoint the state came from, if it did.
+        unasked: weights were wanted (automatically) and could not be had: to be said loudly.
+        notes: sentences for the user.
+    """
+
+    pretrained: Pretrained
+    state: State | None = None
+    card: ModelCard | None = None
+    unasked: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def published(arch: str) -> Recipe | None:
+    """Return the recipe of an architecture's published weights, or None when it has none."""
+    return recipe(arch) if ARCHITECTURES[arch].endswith("torchvision_networks:build") else None
+
+
+def choose(arch: str, asked: bool | None, size: int) -> Start:
+    """Decide on published weights and get them, from the cache or the network.
+
+    Args:
+        arch: architecture.
+        asked: True: an error if they cannot be had; False: never; None: when `size` is large enough.
+        size: side of the network input, pixels.
+
+    Raises:
+        CheckpointError: asked for, and there are none, or they cannot be had.
+    """
+    word = {True: "yes", False: "no", None: "auto"}[asked]
+    found = published(arch)
+    if asked is False:
+        return Start(Pretrained(asked=word, used=None, reason="--no-pretrained"))
+    if found is None:
+        if asked:
+            raise CheckpointError(f"--pretrained: {arch} has no published weights; drop it, or choose another --arch")
+        return Start(Pretrained(asked=word, used=None, reason=f"{arch} has no published weights"))
+    if asked is None and size < SMALLEST_INPUT:
+        reason = f"the input of {size} px is below {SMALLEST_INPUT} px"
+        return Start(Pretrained(asked=word, used=None, reason=reason))
+    try:
+        path, where = fetch(found.url)
+    except (OSError, WriteError) as error:
+        reason = f"{found.name} is neither in the torch hub cache nor could be fetched ({' '.join(str(error).split())})"
+        if asked:
+            raise CheckpointError(f"--pretrained: {reason}; connect, or put the file into the cache") from error
+        return Start(Pretrained(asked=word, used=None, reason=reason), unasked=True)
+    state = renamed(checkpoint.load_tensors(path))
+    checkpoint.check_finite(state, str(path))
+    notes = (f"{found.name} has a licence of its own: {found.license}",) if found.license else ()
+    return Start(Pretrained(asked=word, used=f"torchvision {found.name}", reason=where), state=state, notes=notes)
+
+
+def from_file(path: str, arch: str) -> Start:
+    """Read `--weights`: an imgcls checkpoint of the same architecture, or a bare state dict.
+
+    Raises:
+        CheckpointError: another architecture, not a dict of tensors, or NaN weights.
+    """
+    values = checkpoint.load_tensors(path)
+    if "imgcls_version" in values:
+        loaded = checkpoint.load(path)
+        if loaded.card.arch != arch:
+            raise CheckpointError(
+                f"--weights {path}: is a {loaded.card.arch}, not a {arch}: type --arch {loaded.card.arch}"
+            )
+        used, reason = f"imgcls checkpoint {path}", f"--weights; trained on {len(loaded.card.classes)} classes"
+        return Start(Pretrained(asked=path, used=used, reason=reason), state=loaded.model, card=loaded.card)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(values.get(wrapper), dict):
+            values = values[wrapper]
+    state = renamed(values)
+    checkpoint.check_finite(state, f"--weights {path}")
+    return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=state)
+
+
+def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess: Preprocess) -> str:
+    """Load the start's state into a fresh network; all but the head, which fits only the same classes.
+
+    Returns:
+        What happened to the head, for the user.
+
+    Raises:
+        CheckpointError: something other than the head differs.
+    """
+    assert start.state is not None
+    name, layer = head(network)
+    state = _resized(dict(start.state), network, preprocess)
+    if start.card is not None and set(start.card.classes) == set(classes) and len(start.card.classes) == len(classes):
+        rows = torch.tensor([start.card.classes.index(class_name) for class_name in classes])
+        for part in ("weight", "bias"):
+            if f"{name}.{part}" in state:
+                state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]
+        load_state(network, state)
+        return "head taken over: the classes are the same"
+    load_state(network, state, but=name)
+    return f"new head for {len(classes)} classes"
+
+
+def fetch(url: str) -> tuple[Path, str]:
+    """Return the cached file of a published weight URL, fetching it if needed, and a word on where it was.
+
+    Raises:
+        OSError: it cannot be fetched, or has another hash than its name says.
+        WriteError: the cache cannot be written.
+    """
+    name = url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path, "from the torch hub cache"
+    prefix = re.search(r"-([0-9a-f]{8,})\.pth$", name)
+    try:
+        download(url, path, prefix[1] if prefix else "")
+    except PermissionError as error:
+        raise OSError(f"{os.path.dirname(path)} cannot be written") from error
+    return path, "fetched"
+
+
+def renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Bring the keys of torchvision's files up to date: densenet's old names, no auxiliary heads."""
+    kept = {key: value for key, value in values.items() if not key.startswith(AUXILIARY)}
+    return {_DENSENET_KEY.sub(r"\1\2", key): value for key, value in kept.items()}
+
+
+def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) -> dict[str, Any]:
+    """Interpolate a vision transformer's position embedding to another input size."""
+    key = "encoder.pos_embedding"
+    own = network.state_dict().get(key)
+    if own is None or key not in state or state[key].shape == own.shape:
+        return state
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    patch = int(network.get_submodule("conv_proj").weight.shape[-1])  # type: ignore[union-attr,index]
+    resized: dict[str, Any] = interpolate_embeddings(preprocess.size, patch, state)
+    return resized

@@ -1,0 +1,119 @@
+"""The only image decoder: any supported file becomes an upright 8-bit RGB picture, the same for every command.
+
+What it settles is part of every checkpoint's meaning (`Preprocess.decode`) and must not change: the format is
+read from the content, EXIF orientation is applied, 16 bits are scaled to 8, transparency is laid on white,
+animations give their first frame, and embedded colour profiles are ignored, as in the recipes that made
+torchvision's published weights. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from imgcls.errors import ImageError
+
+# Extensions that torchvision's ImageFolder lists; the format itself is decided by content.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow refuses an image of over 179 million pixels from its header and warns from half of that on. The error is
+# kept; the warning would be one line per photograph of a 108-megapixel phone.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def decode(source: str | bytes, name: str | None = None) -> Image.Image:
+    """Decode a file (path) or its bytes into an upright RGB picture.
+
+    Args:
+        source: path of the file, or the file's content.
+        name: how errors call the image; the path when None.
+
+    Raises:
+        ImageError: not one of `FORMATS`, damaged, truncated, too large or unreadable.
+    """
+    called = name if name is not None else source if isinstance(source, str) else "image"
+    try:
+        with _open(source) as image:
+            transpose = _UPRIGHT.get(_orientation(image))
+            picture = _to_rgb(image)
+            return picture if transpose is None else picture.transpose(transpose)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
+        raise ImageError(f"{called}: {_reason(error)}") from error
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Return (width, height) in pixels of the upright picture, from the header alone.
+
+    Raises:
+        ImageError: as `decode`, for what the header shows.
+    """
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except Exception as error:
+        raise ImageError(f"{path}: {_reason(error)}") from error
+
+
+def _open(source: str | bytes) -> Image.Image:
+    if isinstance(source, bytes):
+        return Image.open(BytesIO(source), formats=FORMATS)
+    if not os.path.isfile(source):  # a FIFO or device would block or never end
+        raise OSError("not a regular file" if os.path.exists(source) else "no such file")
+    return Image.open(source, formats=FORMATS)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata does not make the picture unreadable
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips 1000 to 255
+        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        levels = np.asarray(image)
+        if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() <= 1):
+            raise OSError("a floating-point image outside 0..1; save it with 8 or 16 bits")
+        return Image.fromarray(np.rint(levels * 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Pillow inverts every CMYK JPEG, which is right only where Adobe's marker says so.
+        return Image.fromarray(255 - np.asarray(image), mode="CMYK").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not an image of a supported format ({', '.join(FORMATS)})"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large: over 178 million pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__

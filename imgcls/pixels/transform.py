@@ -1,0 +1,52 @@
+"""`Preprocess` turned into pixels: the deterministic transform that validation and every other command share.
+
+With the default rule its pixels equal torchvision's `Resize(R)` and `CenterCrop(S)` on PIL images, which a test
+holds. Knows no augmentation and no tensors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from imgcls.schema import Preprocess
+
+RESAMPLING = {name.lower(): Image.Resampling[name] for name in Image.Resampling.__members__}
+
+
+def transform(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Return the network input of an RGB picture: uint8 [size, size, 3], levels 0..255."""
+    return np.asarray(square(image, preprocess))
+
+
+def square(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Bring a picture to size x size pixels by the resize rule."""
+    size, resample = preprocess.size, RESAMPLING[preprocess.interpolation]
+    width, height = image.size
+    if preprocess.rule == "squash":
+        return image.resize((size, size), resample)
+    if preprocess.rule == "pad":
+        return with_borders(image.resize(_scaled(width, height, longer=size), resample), size, preprocess.fill)
+    resized = image.resize(_scaled(width, height, shorter=preprocess.resize), resample)
+    # torchvision's CenterCrop rounds half to even, so does Python.
+    left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def with_borders(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
+    """Centre a picture on a square of `side` pixels of the colour `fill`."""
+    canvas = Image.new("RGB", (side, side), fill)
+    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return canvas
+
+
+def _scaled(width: int, height: int, *, shorter: int = 0, longer: int = 0) -> tuple[int, int]:
+    """Return (width, height) with one side as given and the other truncated as torchvision's Resize does."""
+    if shorter:
+        if width <= height:
+            return shorter, max(1, int(shorter * height / width))
+        return max(1, int(shorter * width / height)), shorter
+    if width >= height:
+        return longer, max(1, int(longer * height / width))
+    return max(1, int(longer * width / height)), longer

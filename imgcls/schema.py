@@ -1,0 +1,195 @@
+"""The plain values that travel between the parts and to the user: preprocessing, model card, prediction, report.
+
+Knows no arrays, tensors or files; every type turns into JSON with `dataclasses.asdict`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+ResizeRule = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How an image becomes network input; stored in every checkpoint and never re-derived.
+
+    `decode` names the pixel semantics (EXIF orientation applied, 16 bits scaled to 8, transparency laid on
+    white, colour profiles ignored as torchvision's training recipes do), so that they can never change silently.
+    """
+
+    size: int  # side of the square network input, pixels
+    resize: int  # shorter side after resizing, before the centre crop, pixels (rule "crop" only)
+    rule: ResizeRule = "crop"
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of channels scaled to 0..1
+    std: tuple[float, float, float] = IMAGENET_STD
+    colour: Literal["rgb"] = "rgb"
+    exif: bool = True
+    decode: Literal["full"] = "full"
+
+    def __post_init__(self) -> None:
+        """Refuse what no transform can do (a checkpoint may come from a stranger); ValueError says what."""
+        words = ((self.rule, ResizeRule), (self.interpolation, Interpolation))
+        if not (1 <= self.size <= 4096 and self.size <= self.resize <= 2 * 4096):
+            raise ValueError(f"no valid preprocessing: size {self.size}, resize {self.resize}")
+        if any(value not in get_args(known) for value, known in words) or self.decode != "full":
+            raise ValueError(f"no valid preprocessing: {self.rule}, {self.interpolation}, {self.decode}")
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The mean colour as 0..255 levels, which the network sees as zeros: used for padding and erasing."""
+        red, green, blue = (round(255 * channel) for channel in self.mean)
+        return red, green, blue
+
+    def __str__(self) -> str:
+        steps = {
+            "crop": f"resize {self.resize} ({self.interpolation}), centre crop {self.size}",
+            "squash": f"squash to {self.size}x{self.size} ({self.interpolation})",
+            "pad": f"fit into {self.size}x{self.size} ({self.interpolation}), pad",
+        }
+        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
+        return f"{steps[self.rule]}; mean {mean}; std {std}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """What was asked for in the way of pretrained weights, what was used, and why."""
+
+    asked: str  # "auto", "yes", "no" or the path given to --weights
+    used: str | None  # e.g. "torchvision ResNet18_Weights.IMAGENET1K_V1", or None: from scratch
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Everything a checkpoint says about its model, all but the tensors."""
+
+    arch: str
+    arch_options: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    pretrained: Pretrained
+    metrics: dict[str, Any] = field(default_factory=dict)
+    epoch: int = 0  # epochs finished
+    config: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    imgcls_version: str = ""
+    format: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint or JSON."""
+        return asdict(self) | {"classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelCard:
+        """Rebuild a card from `to_dict`'s values; KeyError, TypeError or ValueError when they are not one."""
+        preprocess = dict(values["preprocess"])
+        preprocess["mean"], preprocess["std"] = tuple(preprocess["mean"]), tuple(preprocess["std"])
+        known = {name: values[name] for name in cls.__dataclass_fields__}
+        return cls(
+            **known
+            | {
+                "classes": tuple(str(name) for name in values["classes"]),
+                "preprocess": Preprocess(**preprocess),
+                "pretrained": Pretrained(**values["pretrained"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class and its probability."""
+
+    class_name: str
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer for one input. On failure `class_name` and `confidence` are None and `error` is one line."""
+
+    path: str
+    class_name: str | None = None
+    confidence: float | None = None
+    top: tuple[Score, ...] | None = None
+    error: str | None = None
+    below_threshold: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stable fields of `predict --format jsonl`."""
+        top = None if self.top is None else [{"class": s.class_name, "confidence": s.confidence} for s in self.top]
+        row = {
+            "path": self.path,
+            "class": self.class_name,
+            "confidence": self.confidence,
+            "top": top,
+            "error": self.error,
+        }
+        return row | ({"below_threshold": True} if self.below_threshold else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassReport:
+    """One class in an evaluation. Rates are fractions; all are None when the class has no images."""
+
+    class_name: str
+    support: int
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """The result of an evaluation. `confusion[i][j]` counts images of class i predicted as class j."""
+
+    split: str
+    images: int
+    loss: float
+    accuracy: float
+    accuracy_interval: tuple[float, float]  # 95 %, Wilson
+    top5: float | None  # None with five classes or fewer
+    macro_f1: float
+    weighted_f1: float
+    per_class: tuple[ClassReport, ...]
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stable fields of `evaluate --json`."""
+        per_class = []
+        for row in self.per_class:
+            values = asdict(row)
+            per_class.append({"class": values.pop("class_name"), **values})
+        return asdict(self) | {"per_class": per_class}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the data or the run that the user should know, with what to do about it."""
+
+    code: str
+    severity: Literal["note", "warning"]
+    message: str
+    advice: str
+    paths: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.advice}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value that was decided automatically, and the reason that is printed with it."""
+
+    name: str
+    value: Any
+    reason: str
