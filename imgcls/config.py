@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,24 +40,10 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def data(default: Any, help: str, **rest: Any) -> Any:
-    """Make a setting of the data panel."""
-    return setting(default, help, panel="Data", **rest)
-
-
-def network(default: Any, help: str, **rest: Any) -> Any:
-    """Make a setting of the network panel."""
-    return setting(default, help, panel="Network", **rest)
-
-
-def step(default: Any, help: str, **rest: Any) -> Any:
-    """Make a setting of the optimisation panel."""
-    return setting(default, help, panel="Optimisation", **rest)
-
-
-def run(default: Any, help: str, **rest: Any) -> Any:
-    """Make a setting of the run panel."""
-    return setting(default, help, panel="Run", **rest)
+data = partial(setting, panel="Data")
+network = partial(setting, panel="Network")
+step = partial(setting, panel="Optimisation")
+run = partial(setting, panel="Run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,15 +271,13 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     for name in values:
         if name not in known:
             raise UsageError(f"unknown setting '{name}'{nearest(name, known)}")
-    plain = {
+    plain: dict[str, Any] = {
         known[name].name: None if value == "auto" and known[name].metadata["auto"] else value
         for name, value in values.items()
     }
-    data_names = {item.name for item in fields(DataConfig)}
-    inner = {name: value for name, value in plain.items() if name in data_names}
-    outer = {name: value for name, value in plain.items() if name not in data_names}
+    inner: dict[str, Any] = {item.name: plain.pop(item.name) for item in fields(DataConfig) if item.name in plain}
     try:
-        return TrainConfig(data=DataConfig(**inner), **outer)
+        return TrainConfig(data=DataConfig(**inner), **plain)
     except TypeError as error:
         raise UsageError(f"a setting has a value of the wrong type: {error}") from error
 

@@ -65,8 +65,7 @@ def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | 
 
 def full_float32() -> None:
     """Turn TF32 off: validation, evaluate and predict give float32 answers."""
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def make_deterministic() -> None:

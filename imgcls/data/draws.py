@@ -23,7 +23,7 @@ _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 def hashed(stream: int, seed: int, epoch: int, counters: npt.ArrayLike) -> npt.NDArray[np.uint64]:
     """Return one uint64 hash for each counter (any shape), different for each stream, seed and epoch."""
     with np.errstate(over="ignore"):
-        state = np.uint64(stream + 1)
+        state = np.asarray(stream + 1, dtype=np.uint64)
         for part in (seed, epoch):
             state = _mix(state * _GOLDEN + np.uint64(part))
         return _mix(state + np.asarray(counters).astype(np.uint64) * _GOLDEN)
@@ -40,7 +40,7 @@ def uniforms(seed: int, epoch: int, positions: npt.ArrayLike, k: int) -> npt.NDA
             is a constant of the augmentation.
     """
     counters = np.asarray(positions, dtype=np.int64)[:, None] * k + np.arange(k)
-    return (hashed(AUGMENT, seed, epoch, counters) >> np.uint64(11)) * 2.0**-53
+    return (hashed(AUGMENT, seed, epoch, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order(seed: int, epoch: int, count: int) -> Integers:
@@ -69,7 +69,7 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "little", signed=True)
 
 
-def _mix(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     value = (value ^ (value >> np.uint64(30))) * _MIX1
     value = (value ^ (value >> np.uint64(27))) * _MIX2
     return np.asarray(value ^ (value >> np.uint64(31)))

@@ -130,5 +130,5 @@ class ArrayImages:
     def fingerprint(self) -> str:
         """Hash the numbers and all pixels of the data set."""
         digest = hashlib.sha256(self.numbers.tobytes())
-        digest.update(np.ascontiguousarray(self.pixels))
+        digest.update(np.ascontiguousarray(self.pixels).data)
         return digest.hexdigest()[:16]

@@ -116,8 +116,7 @@ def for_training(
     if len(train.images) < 2:
         raise DataError(f"{train.where}: one image is not enough to train on: add images")
     if limit is not None:
-        train, val = (part and part.take(draws.sample(seed, len(part.images), limit)) for part in (train, val))
-        assert train is not None
+        train, val = limited(train, limit, seed), val and limited(val, limit, seed)
     return Splits(
         source=source.description,
         classes=train.classes,
@@ -173,8 +172,13 @@ def for_evaluation(
     listing = splits[chosen]()
     listing = match(listing, tuple(classes))
     if limit is not None:
-        listing = listing.take(draws.sample(seed, len(listing.images), limit))
+        listing = limited(listing, limit, seed)
     return chosen, listing
+
+
+def limited(listing: Listing, most: int, seed: int) -> Listing:
+    """Return a seeded sample of at most `most` images."""
+    return listing.take(draws.sample(seed, len(listing.images), most))
 
 
 def choose_holdout(train: Listing, hashes: Hashes, share: float, seed: int) -> Hashes:

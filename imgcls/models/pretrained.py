@@ -119,7 +119,7 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
         CheckpointError: something other than the head differs.
     """
     assert start.state is not None
-    name, layer = head(network)
+    name, _ = head(network)
     state = _resized(dict(start.state), network, preprocess)
     if start.card is not None and set(start.card.classes) == set(classes) and len(start.card.classes) == len(classes):
         rows = torch.tensor([start.card.classes.index(class_name) for class_name in classes])
@@ -165,6 +165,6 @@ def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) 
         return state
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    patch = int(network.get_submodule("conv_proj").weight.shape[-1])  # type: ignore[union-attr,index]
+    patch = network.get_parameter("conv_proj.weight").shape[-1]
     resized: dict[str, Any] = interpolate_embeddings(preprocess.size, patch, state)
     return resized

@@ -13,7 +13,7 @@ import warnings
 from io import BytesIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from imgcls.errors import ImageError
 
@@ -110,7 +110,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"not an image of a supported format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return "too large: over 178 million pixels"
