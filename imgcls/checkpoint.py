@@ -20,6 +20,9 @@ from imgcls.files import replacing
 from imgcls.schema import ModelCard
 
 FORMAT = 1
+_TYPES: dict[str, type] = {"arch": str, "arch_options": dict, "classes": list, "preprocess": dict, "pretrained": dict}
+_TYPES |= {"metrics": dict, "epoch": int, "config": dict, "data_fingerprint": str, "model": dict}
+_TYPES |= {"holdout": torch.Tensor}
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,17 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     _check_archive(path)
     values = load_tensors(path)
     try:
+        _check_types(values, {"format": int, "imgcls_version": str})
         if values["format"] > FORMAT:
             raise CheckpointError(
                 f"{path}: written by imgcls {values['imgcls_version']}, which is newer: update imgcls"
             )
+        _check_types(values, _TYPES)
+        _check_types(values["preprocess"], {"size": int, "resize": int})
+        _check_names(values["classes"])
         card = ModelCard.from_dict(values)
         model: dict[str, torch.Tensor] = dict(values["model"])
+        check_finite({"holdout": values["holdout"]}, f"{path}")
         holdout = values["holdout"].numpy()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: not an imgcls checkpoint ({error!r}); give one made by imgcls train") from error
@@ -91,6 +99,14 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: it is none, or damaged.
     """
     try:
+        with open(path, "rb") as file:
+            is_archive = file.read(4) == b"PK\x03\x04"  # what torch goes by; older files are plain pickles
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: cannot be read ({reason}); give a file of tensors") from error
+    if is_archive:
+        _check_archive(path)
+    try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler and the zip reader raise anything on strangers' files
         reason = "it holds more than tensors and plain values" if "weights_only" in str(error).lower() else "damaged"
@@ -101,16 +117,39 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_finite(state: dict[str, torch.Tensor], where: str) -> None:
-    """Refuse NaN and infinite values.
+    """Refuse NaN and infinite values, and what is no plain named tensor.
 
     Raises:
         CheckpointError: naming the first tensor that has one.
     """
     for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{where}: {name!r} is no name of a tensor; give a state dict")
         if not isinstance(tensor, torch.Tensor):
             raise CheckpointError(f"{where}: {name} is {type(tensor).__name__}, not a tensor; give a state dict")
+        if not _is_plain(tensor):
+            raise CheckpointError(f"{where}: {name} is no plain tensor (sparse, complex or empty); give a state dict")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{where}: {name} has NaN or infinite values; use an earlier checkpoint")
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Tell whether every element has bytes of its own: a file of 1 kB can name a tensor of terabytes."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _check_types(values: dict[str, Any], types: dict[str, type]) -> None:
+    """Refuse a forged card here, before its values reach code that relies on their types; TypeError says which."""
+    for name, kind in types.items():
+        if not isinstance(values[name], kind):
+            raise TypeError(f"{name} is {type(values[name]).__name__}, not {kind.__name__}")
+
+
+def _check_names(classes: list[Any]) -> None:
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes are no names")
 
 
 def _check_archive(path: str | os.PathLike[str]) -> None:
@@ -118,7 +157,7 @@ def _check_archive(path: str | os.PathLike[str]) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # zipfile raises anything on strangers' files
         raise CheckpointError(f"{path}: not a checkpoint ({error}); give one made by imgcls train") from error
     names = [member.filename for member in members]
     if len(set(names)) != len(names) or sum(member.file_size for member in members) > os.path.getsize(path):

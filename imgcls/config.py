@@ -170,6 +170,8 @@ class TrainConfig:
 
 Config = DataConfig | TrainConfig
 
+_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
 
 def settings(config_type: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
     """Yield each field of a config type with its resolved type, nested types in place of their field."""
@@ -211,14 +213,12 @@ def parse(item: Field[Any], hint: Any, text: str) -> Any:
         return None
     if text in words:
         return text
-    kinds = typing.get_args(hint) or (hint,)
-    for number, kind in ((int, "a whole number"), (float, "a number")):
-        if number in kinds:
+    for number in (int, float):
+        if number in _kinds(hint):
             try:
                 return number(text)
             except ValueError:
-                needs = " or ".join([kind, *words, *(["auto"] if auto else [])])
-                raise UsageError(f"{flag(item)} {text}: needs {needs}") from None
+                raise UsageError(_wrong_kind(item, hint, text)) from None
     if words:
         raise UsageError(_not_one_of(item, text, words))
     return text
@@ -233,18 +233,16 @@ def check(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for item in fields(config):
         value, hint = getattr(config, item.name), hints[item.name]
-        if is_dataclass(value) or value is None:
+        if is_dataclass(value) or (value is None and item.metadata["auto"]):
             continue
         known, low, high = (item.metadata[name] for name in ("known", "low", "high"))
         if known is not None and value not in known:
             raise UsageError(_not_one_of(item, value, tuple(known)))
-        words, kinds = choices(hint), typing.get_args(hint) or (hint,)
+        if not _fits(value, hint):
+            raise UsageError(_wrong_kind(item, hint, value))
         if isinstance(value, str):
-            if str not in kinds and value not in words:
-                raise UsageError(_not_one_of(item, value, words) if words else f"{flag(item)} {value}: needs a number")
-        elif not isinstance(value, (bool, int, float)):
-            raise UsageError(f"{flag(item)} {value}: needs one value")
-        elif (low is not None and not value >= low) or (high is not None and not value <= high) or value == math.inf:
+            continue
+        if (low is not None and not value >= low) or (high is not None and not value <= high) or value == math.inf:
             bounds = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
             raise UsageError(f"{flag(item)} {value}: must be {bounds}")
 
@@ -280,6 +278,28 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig(data=DataConfig(**inner), **plain)
     except TypeError as error:
         raise UsageError(f"a setting has a value of the wrong type: {error}") from error
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) or (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a setting's type; a bool is no number, a whole number is a number too."""
+    kinds = _kinds(hint)
+    if isinstance(value, str):
+        return str in kinds or value in choices(hint)
+    if isinstance(value, bool):
+        return bool in kinds
+    return (isinstance(value, int) and int in kinds) or (isinstance(value, (int, float)) and float in kinds)
+
+
+def _wrong_kind(item: Field[Any], hint: Any, value: Any) -> str:
+    words = choices(hint)
+    names = [name for kind, name in _KIND_NAMES.items() if kind in _kinds(hint)]
+    if not names:
+        return _not_one_of(item, value, words)
+    return f"{flag(item)} {value}: needs {' or '.join([*names, *words, *(['auto'] if item.metadata['auto'] else [])])}"
 
 
 def _not_one_of(item: Field[Any], value: Any, words: tuple[str, ...]) -> str:

@@ -21,7 +21,7 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
         UsageError: an unknown device, or one this machine has not.
     """
     kind, _, index = asked.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
         raise UsageError(
             f"--device {asked}: not known{nearest(asked, ('auto', 'cpu', 'cuda', 'mps'))}; "
             "choose from: auto, cpu, cuda, cuda:N, mps"
@@ -34,6 +34,11 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
     if kind == "cuda":
         count = torch.cuda.device_count() if has_cuda else 0
         number = int(index) if index else local_rank
+        if number >= count > 0 and not index:
+            raise UsageError(
+                f"--device {asked}: process {number + 1} on this machine finds only {count} CUDA devices; "
+                f"start at most {count} processes per machine"
+            )
         if number >= count:
             raise UsageError(f"--device {asked}: this machine has {count} CUDA devices; type --device auto")
         device = torch.device("cuda", number)

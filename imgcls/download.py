@@ -9,8 +9,10 @@ import hashlib
 import queue
 import threading
 import urllib.request
-from http.client import HTTPResponse
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from urllib.error import HTTPError
 
 from imgcls.files import replacing
 
@@ -28,8 +30,13 @@ def open_url(url: str) -> HTTPResponse:
     def connect() -> None:
         try:
             answers.put(urllib.request.urlopen(url, timeout=TIMEOUT))
+        except HTTPError as error:
+            error.close()
+            answers.put(error)
         except OSError as error:
             answers.put(error)
+        except HTTPException as error:  # what answers there does not speak HTTP
+            answers.put(ConnectionError(f"no sensible answer from {url}: {error!r}"))
 
     # A thread, because a name server that does not answer is not covered by the socket's own time-out.
     threading.Thread(target=connect, daemon=True).start()
@@ -56,11 +63,24 @@ def download(url: str, target: Path, hash_prefix: str) -> None:
     """
     with open_url(url) as response:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
-            digest = hashlib.sha256()
-            with temporary.open("wb") as file:
-                while chunk := response.read(1 << 20):
-                    digest.update(chunk)
-                    file.write(chunk)
-            if not digest.hexdigest().startswith(hash_prefix):
-                raise ConnectionError(f"what {url} sent has SHA-256 {digest.hexdigest()}, not {hash_prefix}…")
+        try:
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                file.writelines(_received(response, url, hash_prefix))
+        except _NetworkError as error:
+            raise ConnectionError(str(error)) from error
+
+
+class _NetworkError(Exception):
+    """The network failed. Not an OSError, which `replacing` would take for a failure to write."""
+
+
+def _received(response: HTTPResponse, url: str, hash_prefix: str) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    try:
+        while chunk := response.read(1 << 20):
+            digest.update(chunk)
+            yield chunk
+    except (OSError, HTTPException) as error:
+        raise _NetworkError(f"{url} broke off: {error}") from error
+    if not digest.hexdigest().startswith(hash_prefix):
+        raise _NetworkError(f"what {url} sent has SHA-256 {digest.hexdigest()}, not {hash_prefix}…")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imgcls.schema import Choice, EvalReport, Finding, ModelCard
+from imgcls.schema import Choice, Finding, ModelCard
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ class Finished:
     """The run is over; also what `train` returns."""
 
     card: ModelCard  # of the best checkpoint
-    report: EvalReport | None  # validation of the best epoch; None without validation
     out: str | None
     best: str | None  # path of best.pt
     linked: str | None  # ./best.pt when it was pointed at the run

@@ -5,6 +5,7 @@ Knows no arrays, tensors or files; every type turns into JSON with `dataclasses.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -38,8 +39,12 @@ class Preprocess:
         words = ((self.rule, ResizeRule), (self.interpolation, Interpolation))
         if not (1 <= self.size <= 4096 and self.size <= self.resize <= 2 * 4096):
             raise ValueError(f"no valid preprocessing: size {self.size}, resize {self.resize}")
-        if any(value not in get_args(known) for value, known in words) or self.decode != "full":
+        fixed = (self.colour, self.exif, self.decode) == ("rgb", True, "full")
+        if not fixed or any(value not in get_args(known) for value, known in words):
             raise ValueError(f"no valid preprocessing: {self.rule}, {self.interpolation}, {self.decode}")
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not (len(self.mean) == len(self.std) == 3 and finite and min(self.std) > 0):
+            raise ValueError(f"no valid preprocessing: mean {self.mean}, std {self.std}")
 
     @property
     def fill(self) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
 from imgcls.config import SMALL_IMAGE
-from imgcls.pixels.transform import RESAMPLING, square, with_borders
+from imgcls.pixels.transform import MOST_PIXELS, RESAMPLING, scaled_size, square, with_borders
 from imgcls.schema import Preprocess
 
 DRAWS = 20  # uniform numbers per image; the columns below
@@ -84,6 +84,8 @@ def augment(
 def _random_resized_crop(image: Image.Image, preprocess: Preprocess, smallest: float, draws: Draws) -> Image.Image:
     """Cut a box of random area, shape (3:4 to 4:3) and place, and resize it to the input."""
     if preprocess.rule == "pad":
+        if max(image.size) ** 2 > MOST_PIXELS:  # the borders of a strip of 1 x 60000 would fill gigabytes
+            image = image.resize(scaled_size(*image.size, longer=4 * preprocess.size))
         image = with_borders(image, max(image.size), preprocess.fill)
     width, height = image.size
     area = smallest + draws[0] * (1 - smallest)

@@ -14,7 +14,7 @@ import numpy as np
 from imgcls.data.images import FileImages
 from imgcls.data.listing import Listing, Source
 from imgcls.errors import DataError
-from imgcls.inference.inputs import is_hidden, is_image_name, walk
+from imgcls.inference.inputs import is_folder, is_hidden, is_image_name, walk
 from imgcls.schema import Finding
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -84,7 +84,7 @@ def _subfolders(folder: str) -> list[str]:
         return []
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+            return sorted(entry.name for entry in entries if is_folder(entry) and not is_hidden(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: {(error.strerror or str(error)).lower()}: make the folder readable") from error
 

@@ -197,7 +197,7 @@ def choose_holdout(train: Listing, hashes: Hashes, share: float, seed: int) -> H
     chosen = []
     for label in range(len(train.classes)):
         members = np.flatnonzero(train.labels == label)
-        count = max(1, round(len(members) * share)) if len(members) > 1 else 0
+        count = min(max(1, round(len(members) * share)), len(members) - 1)
         chosen.append(hashes[members[np.argsort(ranks[members], kind="stable")[:count]]])
     return np.sort(np.concatenate(chosen))
 

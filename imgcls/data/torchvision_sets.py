@@ -38,14 +38,13 @@ def cifar100(root: str) -> Source:
 
 def mnist(root: str) -> Source:
     """MNIST: 60,000 + 10,000 grey digits of 28 x 28."""
-    return _source("mnist", root, "MNIST/raw", _mnist, datasets.MNIST, datasets.MNIST.mirrors[-1])
+    return _source("mnist", root, "MNIST/raw", _mnist, datasets.MNIST, _first_file(datasets.MNIST))
 
 
 def fashion_mnist(root: str) -> Source:
     """Fashion-MNIST: 60,000 + 10,000 grey garments of 28 x 28 in 10 classes."""
-    return _source(
-        "fashion-mnist", root, "FashionMNIST/raw", _mnist, datasets.FashionMNIST, datasets.FashionMNIST.mirrors[-1]
-    )
+    url = _first_file(datasets.FashionMNIST)
+    return _source("fashion-mnist", root, "FashionMNIST/raw", _mnist, datasets.FashionMNIST, url)
 
 
 def svhn(root: str) -> Source:
@@ -74,6 +73,10 @@ def flowers102(root: str) -> Source:
     """Oxford Flowers: 1,020 + 1,020 (validation) + 6,149 photographs in 102 classes (needs scipy)."""
     url = datasets.Flowers102._download_url_prefix + datasets.Flowers102._file_dict["image"][0]
     return _source("flowers102", root, "flowers-102", _flowers, datasets.Flowers102, url, ("train", "val", "test"))
+
+
+def _first_file(dataset: Any) -> str:
+    return str(dataset.mirrors[0] + dataset.resources[0][0])  # a mirror's folder itself answers with an error
 
 
 Parts = tuple[Images, Sequence[int], Sequence[str]]  # pictures, labels, class names

@@ -52,13 +52,21 @@ def walk(folder: str) -> Iterator[str]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+                entries = [(entry, is_folder(entry)) for entry in sorted(listing, key=lambda entry: entry.name)]
         except OSError:
             yield path
             continue
-        folders = [entry for entry in entries if entry.is_dir()]
+        folders = [entry for entry, folder_too in entries if folder_too]
         pending += [entry.path for entry in reversed(folders) if not is_hidden(entry.name)]
-        yield from (entry.path for entry in entries if not entry.is_dir())
+        yield from (entry.path for entry, folder_too in entries if not folder_too)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder or a link to one; a link that leads nowhere or in a circle is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_image_name(name: str) -> bool:

@@ -18,8 +18,8 @@ from imgcls.registry import ARCHITECTURES, resolve
 from imgcls.schema import ModelCard, Preprocess
 
 # Smallest input side by family, found by trying (torchvision 0.29); the others take any from 8 px.
-SMALLEST = {"alexnet": 63, "convnext": 32, "densenet": 32, "googlenet": 16, "inception": 75, "lenet": 16}
-SMALLEST |= {"squeezenet": 24, "vgg": 32}
+SMALLEST = {"alexnet": 63, "convnext": 32, "densenet": 29, "googlenet": 15, "inception": 75, "lenet": 16}
+SMALLEST |= {"squeezenet1_0": 21, "squeezenet1_1": 17, "vgg": 32}
 MULTIPLE = {"vit_b_16": 16, "vit_b_32": 32, "vit_l_16": 16, "vit_l_32": 32, "vit_h_14": 14, "maxvit_t": 224}
 STEMMED = ("resnet", "resnext", "wide_resnet")
 
@@ -80,6 +80,8 @@ def build_network(
     Raises:
         UsageError: the network has no such stem, or cannot take this size.
     """
+    if stem not in ("small", "standard") or not (dropout is None or 0 <= dropout <= 1):
+        raise UsageError(f"no network is built with stem {stem} and dropout {dropout}; stem is small or standard")
     if problem := size_problem(arch, image_size):
         raise UsageError(problem)
     build = resolve(ARCHITECTURES[arch])
@@ -99,7 +101,11 @@ def build_model(card: ModelCard, state: State | None = None) -> Classifier:
         CheckpointError: the state does not fit the card.
     """
     try:
-        network = build_network(card.arch, len(card.classes), card.preprocess.size, **card.arch_options)
+        build = partial(build_network, card.arch, len(card.classes), card.preprocess.size, **card.arch_options)
+        if state is not None and not card.arch.startswith("regnet"):  # the one family that the meta device refuses
+            with torch.device("meta"):  # a forged size must not take the memory of a network its weights do not fill
+                _check_fit(build().state_dict(), state)
+        network = build()
     except (KeyError, TypeError, UsageError) as error:
         raise CheckpointError(f"the checkpoint describes no network of this version: {error}; update imgcls") from error
     if state is not None:
@@ -141,18 +147,7 @@ def load_state(network: nn.Module, state: State, *, but: str | None = None) -> N
         CheckpointError: naming the first keys or shapes that differ.
     """
     own = network.state_dict()
-    expected = {key for key in own if but is None or not key.startswith(but + ".")}
-    given = {key: value for key, value in state.items() if but is None or not key.startswith(but + ".")}
-    differences = [f"{key} is missing" for key in own if key in expected and key not in given]
-    differences += [f"{key} is not known" for key in given if key not in own]
-    differences += [
-        f"{key} is {list(given[key].shape)}, not {list(own[key].shape)}"
-        for key in own
-        if key in given and given[key].shape != own[key].shape
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise CheckpointError(f"the weights are of another network: {'; '.join(differences[:3])}{more}")
+    given = _check_fit(own, state, but)
     own.update(given)  # `own` keeps the version metadata that mnasnet asks for
     network.load_state_dict(own)
 
@@ -165,6 +160,23 @@ def count_parameters(network: nn.Module) -> int:
 def has_batch_norm(network: nn.Module) -> bool:
     """Tell whether any layer is a BatchNorm."""
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
+def _check_fit(own: State, state: State, but: str | None = None) -> dict[str, torch.Tensor]:
+    """Return `state` without the layer `but`, or raise as `load_state` says."""
+    expected = {key for key in own if but is None or not key.startswith(but + ".")}
+    given = {key: value for key, value in state.items() if but is None or not key.startswith(but + ".")}
+    differences = [f"{key} is missing" for key in own if key in expected and key not in given]
+    differences += [f"{key} is not known" for key in given if key not in own]
+    differences += [
+        f"{key} is {list(given[key].shape)}, not {list(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise CheckpointError(f"the weights are of another network: {'; '.join(differences[:3])}{more}")
+    return given
 
 
 def _shrink_stem(arch: str, network: Any) -> None:

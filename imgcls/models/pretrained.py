@@ -24,7 +24,12 @@ from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 SMALLEST_INPUT = 96  # pixels; below it published weights are not looked for unless asked
 
-_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
+# Names in published files that are older than torchvision's networks: densenet's and vision transformers'.
+_RENAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)"), r"\1\2"),
+    (re.compile(r"(\.mlp\.)linear_1\."), r"\g<1>0."),
+    (re.compile(r"(\.mlp\.)linear_2\."), r"\g<1>3."),
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,9 @@ def choose(arch: str, asked: bool | None, size: int) -> Start:
         if asked:
             raise CheckpointError(f"--pretrained: {reason}; connect, or put the file into the cache") from error
         return Start(Pretrained(asked=word, used=None, reason=reason), unasked=True)
-    state = renamed(checkpoint.load_tensors(path))
-    checkpoint.check_finite(state, str(path))
+    values = checkpoint.load_tensors(path)
+    checkpoint.check_finite(values, str(path))
+    state = renamed(values)
     notes = (f"{found.name} has a licence of its own: {found.license}",) if found.license else ()
     return Start(Pretrained(asked=word, used=f"torchvision {found.name}", reason=where), state=state, notes=notes)
 
@@ -104,9 +110,8 @@ def from_file(path: str, arch: str) -> Start:
     for wrapper in ("state_dict", "model"):
         if isinstance(values.get(wrapper), dict):
             values = values[wrapper]
-    state = renamed(values)
-    checkpoint.check_finite(state, f"--weights {path}")
-    return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=state)
+    checkpoint.check_finite(values, f"--weights {path}")
+    return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=renamed(values))
 
 
 def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess: Preprocess) -> str:
@@ -120,11 +125,13 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
     """
     assert start.state is not None
     name, _ = head(network)
-    state = _resized(dict(start.state), network, preprocess)
+    # Files older than torch 0.4.1 lack the counters of BatchNorm, as do some published ones.
+    counters = {key: value for key, value in network.state_dict().items() if key.endswith(".num_batches_tracked")}
+    state = _resized(counters | dict(start.state), network, preprocess)
     if start.card is not None and set(start.card.classes) == set(classes) and len(start.card.classes) == len(classes):
         rows = torch.tensor([start.card.classes.index(class_name) for class_name in classes])
         for part in ("weight", "bias"):
-            if f"{name}.{part}" in state:
+            if len(state.get(f"{name}.{part}", ())) == len(rows):
                 state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]
         load_state(network, state)
         return "head taken over: the classes are the same"
@@ -152,9 +159,11 @@ def fetch(url: str) -> tuple[Path, str]:
 
 
 def renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """Bring the keys of torchvision's files up to date: densenet's old names, no auxiliary heads."""
+    """Bring the keys of torchvision's files up to date: old names, no auxiliary heads."""
     kept = {key: value for key, value in values.items() if not key.startswith(AUXILIARY)}
-    return {_DENSENET_KEY.sub(r"\1\2", key): value for key, value in kept.items()}
+    for pattern, now in _RENAMES:
+        kept = {pattern.sub(now, key): value for key, value in kept.items()}
+    return kept
 
 
 def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) -> dict[str, Any]:
@@ -166,5 +175,8 @@ def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) 
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     patch = network.get_parameter("conv_proj.weight").shape[-1]
-    resized: dict[str, Any] = interpolate_embeddings(preprocess.size, patch, state)
+    try:
+        resized: dict[str, Any] = interpolate_embeddings(preprocess.size, patch, state)
+    except ValueError:  # no square grid: the difference of shapes is named when it is loaded
+        return state
     return resized

@@ -50,6 +50,7 @@ def decode(source: str | bytes, name: str | None = None) -> Image.Image:
     called = name if name is not None else source if isinstance(source, str) else "image"
     try:
         with _open(source) as image:
+            image.load()  # Pillow turns a TIFF upright while it loads, and drops the tag
             transpose = _UPRIGHT.get(_orientation(image))
             picture = _to_rgb(image)
             return picture if transpose is None else picture.transpose(transpose)
@@ -68,7 +69,9 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with _open(path) as image:
             width, height = image.size
-            return (height, width) if _orientation(image) >= 5 else (width, height)
+            # The size of a TIFF is already that of the upright picture.
+            turned = image.format != "TIFF" and 5 <= _orientation(image) <= 8
+            return (height, width) if turned else (width, height)
     except Exception as error:
         raise ImageError(f"{path}: {_reason(error)}") from error
 
@@ -89,7 +92,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image.load()
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips 1000 to 255

@@ -6,12 +6,15 @@ holds. Knows no augmentation and no tensors.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from imgcls.schema import Preprocess
 
+MOST_PIXELS = 178_956_970  # what Pillow accepts from a file; a strip of 1 x 60000 would be resized to far more
 RESAMPLING = {name.lower(): Image.Resampling[name] for name in Image.Resampling.__members__}
 
 
@@ -27,11 +30,22 @@ def square(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     if preprocess.rule == "squash":
         return image.resize((size, size), resample)
     if preprocess.rule == "pad":
-        return with_borders(image.resize(_scaled(width, height, longer=size), resample), size, preprocess.fill)
-    resized = image.resize(_scaled(width, height, shorter=preprocess.resize), resample)
+        return with_borders(image.resize(scaled_size(width, height, longer=size), resample), size, preprocess.fill)
+    scaled = scaled_size(width, height, shorter=preprocess.resize)
+    if math.prod(scaled) > MOST_PIXELS:
+        return square(_middle(image), preprocess)
+    resized = image.resize(scaled, resample)
     # torchvision's CenterCrop rounds half to even, so does Python.
     left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
     return resized.crop((left, top, left + size, top + size))
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """Cut the middle of a picture down to twice as long as wide: a strip has its crop there, with a margin."""
+    width, height = image.size
+    across, down = min(width, 2 * height), min(height, 2 * width)
+    left, top = (width - across) // 2, (height - down) // 2
+    return image.crop((left, top, left + across, top + down))
 
 
 def with_borders(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
@@ -41,7 +55,7 @@ def with_borders(image: Image.Image, side: int, fill: tuple[int, int, int]) -> I
     return canvas
 
 
-def _scaled(width: int, height: int, *, shorter: int = 0, longer: int = 0) -> tuple[int, int]:
+def scaled_size(width: int, height: int, *, shorter: int = 0, longer: int = 0) -> tuple[int, int]:
     """Return (width, height) with one side as given and the other truncated as torchvision's Resize does."""
     if shorter:
         if width <= height:

@@ -1,0 +1,153 @@
+"""The `imgcls` command: its subcommands, and the one translator of errors and signals to exit codes.
+
+Imports typer and the standard-library level only; the commands import the rest when they run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+import imgcls
+from imgcls.cli import evaluate, info, inspect_batch, predict, sample_data, train
+from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
+
+# typer carries its own click; the bases of its public BadParameter are the errors it raises for usage.
+_CLICK_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+_CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+
+EXIT_CODES = "Exit codes: " + "; ".join(f"{int(code)} {code.meaning}" for code in Exit) + "."
+
+
+class OneLineErrors(TyperGroup):
+    """Every expected failure becomes one line on stderr and its exit code; only bugs show a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run a command and end the process."""
+        previous = _catch_signals()
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            sys.stdout.flush()
+        except Interrupted as interrupted:
+            _die_by(interrupted.signum)
+        except ImgclsError as error:
+            _fail(str(error), error.exit_code)
+        except (_CLICK_ERROR, typer.TyperException) as error:
+            _fail(_usage_sentence(error), Exit.USAGE)
+        except BrokenPipeError:
+            _leave_stdout()
+            sys.exit(Exit.BROKEN_PIPE)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+                raise
+            _leave_stdout()
+            _fail(f"standard output: cannot write: {(error.strerror or '').lower()}; free space", Exit.WRITE)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch
+                raise
+            _fail("out of memory on the device: lower --batch-size", Exit.RESOURCES)
+        except MemoryError:
+            _fail("out of memory: lower --batch-size or --workers", Exit.RESOURCES)
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+        sys.exit(code or Exit.DONE)
+
+
+app = typer.Typer(
+    name="imgcls",
+    cls=OneLineErrors,
+    help="Image classification on PyTorch: train, evaluate, predict.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (train, predict, evaluate, inspect_batch, info, sample_data):
+    command.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"imgcls {imgcls.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Image classification on PyTorch: train, evaluate, predict.
+
+    imgcls train --data dataset/ --arch resnet18 --epochs 20
+
+    imgcls predict cat.jpg --ckpt best.pt
+    """
+    with contextlib.suppress(AttributeError, ValueError):  # a test's stream has no reconfigure
+        # File names keep their bytes; what the terminal's encoding lacks is escaped instead of ending the run.
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")  # type: ignore[union-attr]
+
+
+def _catch_signals() -> dict[int, Any]:
+    """Turn SIGINT and SIGTERM into `Interrupted`; a second one ends the process at once."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(signum)
+
+    try:
+        return {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread
+        return {}
+
+
+def _die_by(signum: int) -> NoReturn:
+    """End by the signal itself, so that a shell loop around the command stops too."""
+    _leave_stdout(flush=True)
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    sys.exit(128 + signum)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _leave_stdout(flush: bool = False) -> None:
+    """Keep Python from flushing to a stream that is gone when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        if flush:
+            sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _usage_sentence(error: Exception) -> str:
+    """Turn typer's usage error into our form: what was given, what is wrong, what to type next."""
+    sentence = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    if option and context is not None and sentence.startswith("No such option"):
+        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        sentence = f"{option}: no such option{nearest(option, known)}"
+    elif sentence.startswith("No such command"):
+        name = sentence.split("'")[1] if "'" in sentence else ""
+        sentence = f"{name}: no such command{nearest(name, context.command.commands if context else ())}"
+    return f"{sentence}; type {context.command_path if context else 'imgcls'} --help"

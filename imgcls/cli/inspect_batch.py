@@ -1,0 +1,74 @@
+"""`imgcls inspect-batch`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from imgcls.cli.options import Given, JsonOption, with_settings
+from imgcls.cli.output import printable, show_finding, show_table, talk, write_json
+from imgcls.config import DataConfig, from_dict
+from imgcls.errors import UsageError, nearest
+
+SPLITS = ("train", "val")
+LABELS_SHOWN = 8
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("inspect-batch")(inspect_batch)
+
+
+@with_settings(DataConfig)
+def inspect_batch(
+    given: Given,
+    split: Annotated[
+        str, typer.Option("--split", metavar="|".join(SPLITS), help="Which images.", autocompletion=lambda: SPLITS)
+    ] = "train",
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FILE", show_default="none", help="Contact sheet (PNG).")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Show one batch exactly as training would see it, and what is odd about the data.
+
+    imgcls inspect-batch --data dataset/ --output grid.png
+    """
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+    config = from_dict(given).data
+    from imgcls.engine.inspect import inspect
+
+    inspection = inspect(config, split)
+    _show(inspection.to_dict(), to_stderr=json == "-")
+    for finding in inspection.findings:
+        show_finding(finding)
+    if output is not None:
+        from imgcls import plots
+
+        plots.save(plots.contact_sheet(inspection.images, inspection.titles), output)
+        talk(f"contact sheet: {output}")
+    if json is not None:
+        write_json(inspection.to_dict(), json)
+
+
+def _show(values: dict[str, Any], to_stderr: bool) -> None:
+    say = talk if to_stderr else print
+    images, labels = values["images"], values["labels"]
+    say(f"images  {images['shape']} {images['dtype']}, levels {images['min']} to {images['max']}")
+    channels = (f"{name} {', '.join(f'{value:.3f}' for value in images[name])}" for name in ("mean", "std"))
+    say(f"        per channel, of 0..1: {'; '.join(channels)}")
+    normalized = values["normalized"]
+    say(f"network [B, 3, S, S] float32, {normalized['min']:.2f} to {normalized['max']:.2f} after normalisation")
+    first = ", ".join(f"{label} {printable(name)}" for label, name in labels["first"])
+    say(f"labels  {labels['shape']} {labels['dtype']}: {first}")
+    say(f"pixels  {values['preprocessing']}")
+    for choice in values["decided"]:
+        say(f"        {choice['name']}: {choice['value']} ({choice['reason']})")
+    splits = list(values["counts"])
+    rows = [
+        [name, str(index), *(str(values["counts"][split][name]) for split in splits)]
+        for name, index in values["class_to_idx"].items()
+    ]
+    show_table("class_to_idx and images", ["class", "index", *splits], rows, to_stderr)

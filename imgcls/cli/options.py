@@ -1,0 +1,95 @@
+"""Command-line options made from the config types, so that each setting is stated once.
+
+A command declares `def train(given: Given, json: ... )` under `@with_settings(TrainConfig)` and receives what the
+user typed; everything else about an option (flag, help, bounds, words) comes from its field.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import Field
+from typing import Annotated, Any
+
+import typer
+
+from imgcls import config
+from imgcls.registry import DATASETS
+
+Given = dict[str, Any]  # settings typed on the command line, by their JSON key
+
+DataOption = Annotated[
+    str, typer.Option("--data", metavar="FOLDER|NAME[:ROOT]", help="Folder of images, or a data set by name.")
+]
+CkptOption = Annotated[str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+AmpOption = Annotated[bool, typer.Option("--amp", help="Mixed precision (CUDA only); answers may differ slightly.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=0, show_default="auto: the CPUs, at most 8", help="Decoders at once.")
+]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout.")
+]
+
+
+def with_settings(config_type: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command all options of a config type; it receives the typed ones as its argument `given`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        items = list(config.settings(config_type))
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {}
+            for item, hint in items:
+                value = values.pop(item.name)
+                if value is not None:
+                    given[config.key(item)] = config.parse(item, hint, value) if isinstance(value, str) else value
+                    if given[config.key(item)] is None:
+                        given[config.key(item)] = "auto"
+            command(given=given, **values)
+
+        parameters = [
+            inspect.Parameter(
+                item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(item, hint)
+            )
+            for item, hint in items
+        ]
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters += [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "given"
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _annotation(item: Field[Any], hint: Any) -> Any:
+    """Return the typer annotation of a setting; None stands for "not typed", so `--config` can fill the gaps."""
+    meta, words = item.metadata, config.choices(hint)
+    default = (meta["auto"] and f"auto: {meta['auto']}") or str(item.default)
+    common = {"help": meta["help"], "rich_help_panel": meta["panel"]}
+    flag = config.flag(item)
+    if hint is bool:
+        return Annotated[bool | None, typer.Option(flag, show_default=False, **common)]
+    if bool in getattr(hint, "__args__", ()):
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", show_default=default, **common)]
+    numbers = "N" if int in (hint, *getattr(hint, "__args__", ())) else "X"
+    kind = "TEXT" if str in (hint, *getattr(hint, "__args__", ())) else numbers
+    metavar = "|".join(words) if words and kind != "N" else "|".join([kind, *words])
+    names = tuple(meta["known"] or ()) or words or (tuple(DATASETS) if flag == "--data" else ())
+    return Annotated[
+        str | None,
+        typer.Option(
+            flag,
+            metavar=metavar,
+            show_default=default or False,
+            autocompletion=(lambda incomplete: [name for name in names if name.startswith(incomplete)])
+            if names
+            else None,
+            **common,
+        ),
+    ]

@@ -1,0 +1,75 @@
+"""Where results and talk go: results on stdout, everything else on stderr; tables on a terminal, plain when piped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from imgcls.files import write_text
+from imgcls.schema import Finding
+
+
+def talk(text: str) -> None:
+    """Say something to the user on stderr, on one line."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Say a warning on stderr."""
+    talk(f"warning: {text}")
+
+
+def show_finding(finding: Finding) -> None:
+    """Say what was found, and what to do about it."""
+    talk(f"{finding.severity}: {finding}")
+
+
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False) -> None:
+    """Print a table: drawn by rich on a terminal, tab-separated otherwise. All columns but the first are numbers."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    if not stream.isatty():
+        for row in [header, *rows]:
+            print("\t".join(printable(cell) for cell in row), file=stream)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=stream, highlight=False).print(table)
+
+
+def write_json(value: Any, target: str) -> None:
+    """Write a result as JSON: `-` is stdout, anything else a file, written whole or not at all."""
+    text = json.dumps(value, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        write_text(target, text)
+
+
+def printable(text: str) -> str:
+    """Escape control characters, so that a file name can neither break a row nor steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or "\udc80" <= character <= "\udcff" else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def percent(share: float | None) -> str:
+    """Format a fraction as a percentage with one decimal."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """Format a 95 % interval of fractions as percentages."""
+    return "-" if bounds is None else f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f} %"

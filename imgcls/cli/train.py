@@ -1,0 +1,118 @@
+"""`imgcls train`."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from imgcls.cli.options import Given, JsonOption, with_settings
+from imgcls.cli.output import interval, percent, talk, warn, write_json
+from imgcls.cli.progress import Progress
+from imgcls.config import TrainConfig, from_dict
+from imgcls.errors import Interrupted, UsageError
+from imgcls.events import Finished
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(train)
+
+
+@with_settings(TrainConfig)
+def train(
+    given: Given,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="Settings from a config.json; typed options win.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Train a classifier on a folder of images or a data set by name.
+
+    imgcls train --data dataset/ --arch resnet18 --epochs 20
+    """
+    settings = from_dict(_stored(config, given) | given)
+    from imgcls.engine.train import train as run
+
+    progress = Progress(quiet=os.environ.get("RANK", "0") != "0")
+    try:
+        finished = run(settings, progress)
+    except Interrupted:
+        progress.close()
+        if settings.out:
+            talk(f"stopped; go on with: imgcls train --resume --out {settings.out}")
+        else:
+            talk("stopped; finished epochs are kept; a run that is to be resumed needs --out")
+        raise
+    finally:
+        progress.close()
+    if os.environ.get("RANK", "0") != "0":
+        return
+    _summarise(settings, finished, to_stderr=json == "-")
+    if json is not None:
+        write_json(summary(finished), json)
+
+
+def summary(finished: Finished) -> dict[str, Any]:
+    """Return what `train --json` writes."""
+    card = finished.card
+    return {
+        "ended": finished.reason,
+        "out": finished.out,
+        "best": finished.best,
+        "best_epoch": card.epoch,
+        "epochs_run": finished.epochs_run,
+        "seconds": finished.seconds,
+        "arch": card.arch,
+        "classes": list(card.classes),
+        "metrics": card.metrics,
+        "pretrained": {"asked": card.pretrained.asked, "used": card.pretrained.used, "reason": card.pretrained.reason},
+    }
+
+
+def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> None:
+    say = talk if to_stderr else print
+    card, metrics = finished.card, finished.card.metrics
+    if finished.reason == "dry run":
+        say("dry run: everything was built, two steps and one validation batch ran; nothing was written")
+        return
+    if finished.reason == "already finished":
+        say(f"{finished.out}: this run is already finished; a larger --epochs continues it")
+    if metrics:
+        accuracy = f"{percent(metrics['accuracy'])} ({interval(metrics['accuracy_interval'])})"
+        say(f"best epoch {card.epoch}: validation accuracy {accuracy} on {metrics['images']} images")
+    else:
+        say(f"last epoch {card.epoch}: not validated")
+    if card.pretrained.used is None and card.pretrained.asked == "auto" and "neither in" in card.pretrained.reason:
+        warn(f"trained from scratch: {card.pretrained.reason}")
+    if finished.best is None:
+        return
+    say(f"checkpoint: {finished.best}" + (f" (and {finished.linked} points at it)" if finished.linked else ""))
+    if settings.out is None and settings.data.limit is None and finished.linked is None:
+        warn("best.pt here is a file of its own and was left alone")
+    name = "" if finished.linked else f" --ckpt {finished.best}"
+    talk(f"next: imgcls evaluate --data {settings.data.source}{name}")
+    talk(f"      imgcls predict IMAGE{name}")
+
+
+def _stored(config: str | None, given: Given) -> dict[str, Any]:
+    """Return the settings that typed options override: those of `--config`, or of the run that is resumed."""
+    if given.get("resume") and given.get("out") and config is None:
+        path = Path(given["out"]) / "config.json"
+        if not path.exists():
+            return {}
+    elif config is not None:
+        path = Path(config)
+        if not path.is_file():
+            raise UsageError(f"--config {config}: no such file; give a config.json")
+    else:
+        return {}
+    try:
+        values = json_module.loads(path.read_text(encoding="utf-8"))
+        stored = values.get("config", values)
+        return dict(stored)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path}: not a config.json ({error}); repair or remove it") from error

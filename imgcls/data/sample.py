@@ -1,0 +1,75 @@
+"""A small drawn data set: coloured shapes on noisy ground, in train/, val/ and test/ with one folder per shape."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from imgcls.errors import UsageError
+from imgcls.files import check_folder
+
+SIDE = 64  # pixels
+SHAPES = ("circle", "cross", "square", "star", "triangle")
+SPLITS = {"train": 120, "val": 30, "test": 30}  # images of each shape
+
+
+def draw(folder: str, seed: int = 0) -> dict[str, int]:
+    """Draw the data set into a new or empty folder.
+
+    Args:
+        folder: where train/, val/ and test/ go.
+        seed: another seed, other pictures.
+
+    Returns:
+        Images per split.
+
+    Raises:
+        UsageError: the folder holds something.
+        WriteError: it cannot be written.
+    """
+    root = Path(folder)
+    if root.is_dir() and any(root.iterdir()):
+        raise UsageError(f"{folder}: is not empty; name a new folder")
+    check_folder(root)
+    generator = np.random.default_rng(seed)
+    for split, count in SPLITS.items():
+        for shape in SHAPES:
+            target = root / split / shape
+            target.mkdir(parents=True)
+            for number in range(count):
+                picture(shape, generator).save(target / f"{shape}-{number:03d}.png")
+    return {split: count * len(SHAPES) for split, count in SPLITS.items()}
+
+
+def picture(shape: str, generator: np.random.Generator) -> Image.Image:
+    """Draw one shape of random colour, size, place and angle on a noisy ground: RGB, SIDE x SIDE pixels."""
+    ground, colour = generator.integers(0, 256, (2, 3))
+    while abs(ground - colour).sum() < 150:
+        colour = generator.integers(0, 256, 3)
+    image = Image.new("RGB", (SIDE, SIDE), tuple(ground.tolist()))
+    radius = generator.uniform(0.24, 0.42) * SIDE
+    x, y = generator.uniform(radius, SIDE - radius, 2)
+    turn = generator.uniform(0, 2 * math.pi)
+    ImageDraw.Draw(image).polygon(_outline(shape, x, y, radius, turn), fill=tuple(colour.tolist()))
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7))).astype(np.float64)
+    noisy = pixels + generator.normal(0, 12, pixels.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def _outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
+    """Return the corners of a shape around (x, y)."""
+    corners = {"circle": 48, "square": 4, "triangle": 3, "star": 10, "cross": 12}[shape]
+    points = []
+    for corner in range(corners):
+        angle, distance = turn + 2 * math.pi * corner / corners, radius
+        if shape == "star" and corner % 2:
+            distance = 0.45 * radius
+        if shape == "cross":  # three corners per arm: two at its end, one between the arms
+            arm, part = divmod(corner, 3)
+            angle = turn + math.pi / 2 * arm + (-0.32, 0.32, math.pi / 4)[part]
+            distance = radius if part < 2 else 0.44 * radius
+        points.append((x + distance * math.cos(angle), y + distance * math.sin(angle)))
+    return points

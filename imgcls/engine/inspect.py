@@ -1,0 +1,117 @@
+"""One batch as training would see it, in numbers and pictures; built by the same calls as training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from imgcls.config import DataConfig
+from imgcls.data.loaders import Batches
+from imgcls.engine.prepare import prepare, training_batches
+from imgcls.errors import DataError
+from imgcls.models.build import Normalize
+from imgcls.schema import Choice, Finding
+
+FIRST = 8  # labels that are listed
+SHOWN = 64  # pictures on the contact sheet
+BLANK = 1.0  # standard deviation of levels below which a picture shows nothing
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect-batch` shows.
+
+    Attributes:
+        images: uint8 [n, S, S, 3], at most 64 of the batch.
+        titles: their class names.
+        values: everything else, plain.
+        findings: about the data set and this batch.
+    """
+
+    images: npt.NDArray[np.uint8]
+    titles: tuple[str, ...]
+    values: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        return self.values | {"findings": [asdict(finding) for finding in self.findings]}
+
+
+def inspect(config: DataConfig, split: str = "train") -> Inspection:
+    """Load the first batch of the first epoch.
+
+    Args:
+        config: the data settings of `train`.
+        split: "train" (shuffled, augmented) or "val" (as it is validated).
+
+    Raises:
+        UsageError, DataError, CheckpointError: as training would.
+    """
+    prepared = prepare(config)
+    splits = prepared.splits
+    listing = splits.train if split == "train" else splits.val
+    if listing is None:
+        raise DataError(f"{config.source}: no validation images; type --split train")
+    if split == "train":
+        batches = training_batches(prepared, config)
+    else:
+        batches = Batches(listing, prepared.preprocess, batch_size=config.batch_size, workers=prepared.workers)
+    batch = next(batches.epoch(1))
+    labels = batch.labels.tolist()
+    normalized = Normalize(prepared.preprocess.mean, prepared.preprocess.std)(batch.images)
+    scaled = batch.images.double() / 255
+    names = [splits.classes[label] for label in labels]
+    parts = {"train": splits.train} | ({"val": splits.val} if splits.val else {})
+    values = {
+        "split": split,
+        "source": splits.source,
+        "images": _range(batch.images)
+        | {
+            "shape": list(batch.images.shape),
+            "mean": scaled.mean((0, 2, 3)).tolist(),
+            "std": scaled.std((0, 2, 3)).tolist(),
+        },
+        "normalized": _range(normalized),
+        "labels": {
+            "shape": list(batch.labels.shape),
+            "dtype": _dtype(batch.labels),
+            "first": [[label, splits.classes[label]] for label in labels[:FIRST]],
+        },
+        "preprocessing": str(prepared.preprocess),
+        "augmentation": str(prepared.augmentation) if split == "train" else "none",
+        "decided": [asdict(choice) for choice in _decided(prepared.choices)],
+        "class_to_idx": {name: index for index, name in enumerate(splits.classes)},
+        "counts": {
+            name: dict(zip(splits.classes, part.counts().tolist(), strict=True)) for name, part in parts.items()
+        },
+    }
+    pixels = batch.images[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
+    return Inspection(pixels, tuple(names[:SHOWN]), values, (*splits.findings, *_blank(batch.images, names)))
+
+
+def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:
+    """Find pictures of one colour, which usually means a failed download or conversion."""
+    spread = images.double().flatten(1).std(1)
+    blank = (spread < BLANK).nonzero().flatten().tolist()
+    if not blank:
+        return []
+    shown = ", ".join(sorted({names[index] for index in blank})[:5])
+    message = f"{len(blank)} of {len(images)} images in this batch show one colour only (class {shown})"
+    return [Finding("blank-images", "warning", message, "look at the files; remove those that failed to convert")]
+
+
+def _decided(choices: tuple[Choice, ...]) -> list[Choice]:
+    return [Choice(choice.name, str(choice.value), choice.reason) for choice in choices]
+
+
+def _range(values: torch.Tensor) -> dict[str, Any]:
+    return {"dtype": _dtype(values), "min": values.min().item(), "max": values.max().item()}
+
+
+def _dtype(values: torch.Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")

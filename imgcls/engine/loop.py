@@ -1,0 +1,257 @@
+"""One pass over the training images: forward, backward, step. The loss leaves the device only for a report.
+
+Knows neither files nor validation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from imgcls.config import TrainConfig
+from imgcls.data import draws
+from imgcls.data.loaders import Batch, Batches
+from imgcls.distributed import World
+from imgcls.engine import diagnose
+from imgcls.engine.mix import mix
+from imgcls.engine.optim import Ema, lr_factor
+from imgcls.errors import DivergedError, UsageError
+from imgcls.events import Report, Said, Stepped
+from imgcls.models.build import Classifier, head
+
+REPORT_SECONDS = 0.2
+STEPS_TO_ESTIMATE = 20
+
+
+@dataclass
+class State:
+    """What changes while training: everything here goes into last.pt."""
+
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    step: int = 0  # optimizer steps done
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def validated(self) -> Classifier:
+        """The model that is validated and kept: the average with `--ema`."""
+        return self.ema.model if self.ema else self.model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays fixed while training."""
+
+    config: TrainConfig
+    world: World
+    device: torch.device
+    amp: torch.dtype | None
+    peak_lr: float
+    warmup_steps: int
+    class_weights: torch.Tensor  # float32 [classes], on the device
+    batches: Batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last one may be of fewer batches."""
+        return -(-len(self.batches) // self.config.accumulate)
+
+
+def train_epoch(
+    state: State, plan: Plan, epoch: int, drops: int, report: Report, most_batches: int | None = None
+) -> dict[str, Any]:
+    """Train for one epoch.
+
+    Args:
+        state: is changed.
+        plan: the run's constants.
+        epoch: counts from 1.
+        drops: of the learning rate at plateaus so far.
+        report: receives progress a few times a second.
+        most_batches: stop after this many (dry run).
+
+    Returns:
+        train_loss, train_acc (None when labels are mixed), lr, images_per_second, data_wait.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
+    """
+    config, device, world = plan.config, plan.device, plan.world
+    frozen = is_frozen(config, epoch)
+    model = _ready(state.model, frozen, world, device)
+    total = min(len(plan.batches), most_batches or len(plan.batches))
+    window_weights = step_weights(plan, epoch)
+    mixing = bool(config.mixup or config.cutmix)
+    sums = torch.zeros(2, device=device)  # loss, right answers
+    checked_step, images_seen, waited, lr = state.step, 0, 0.0, 0.0
+    began = reported = time.monotonic()
+    for number, (batch, wait) in enumerate(_timed(islice(plan.batches.epoch(epoch), total)), start=1):
+        waited += wait
+        closes_step = number % config.accumulate == 0 or number == len(plan.batches)
+        images, labels, real = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels, batch.real))
+        _seed_dropout(device, draws.step_seed(config.data.seed, epoch, number, world.rank))
+        share = 1.0
+        if mixing:
+            images, share = mix(images, config.mixup, config.cutmix, draws.generator(config.data.seed, epoch, number))
+        with _unsynchronised(model, closes_step):
+            with torch.autocast(device.type, plan.amp, enabled=plan.amp is not None):
+                logits = _forward(model, images)
+            loss = _loss(logits.float(), labels, real, share, plan)
+            # DDP averages gradients over processes; the loss is a sum over all of them, divided once.
+            scaled = loss * (world.size / window_weights[(number - 1) // config.accumulate])
+            state.scaler.scale(scaled).backward()
+        sums += torch.stack([loss.detach(), ((logits.argmax(1) == labels) & real).sum()])
+        images_seen += len(labels) * world.size
+        if closes_step:
+            lr = plan.peak_lr * lr_factor(
+                config.schedule, state.step, plan.steps_per_epoch * config.epochs, plan.warmup_steps, drops
+            )
+            _step(state, lr, config.clip_grad)
+        now = time.monotonic()
+        if now - reported > REPORT_SECONDS or number == total:
+            reported = now
+            loss_sum = sums[0].item()
+            if not np.isfinite(loss_sum):
+                raise DivergedError(diagnose.diverged(epoch, checked_step + 1, max(1, state.step), config, lr))
+            checked_step = state.step
+            mean = loss_sum / (window_weights.sum() / world.size * number / len(plan.batches))
+            report(Stepped(epoch, "train", number, total, mean, images_seen / max(1e-9, now - began)))
+        if number == STEPS_TO_ESTIMATE and epoch == 1 and device.type == "cpu":
+            report(Said(f"expected time on this CPU: {_duration((now - began) / number * total * config.epochs)}"))
+    seconds = max(1e-9, time.monotonic() - began)
+    places = plan.batches.places
+    images = places.bounds[total]
+    loss_sum, right = world.sum(sums).tolist()
+    done = -(-total // config.accumulate)
+    return {
+        "train_loss": loss_sum / float(window_weights[:done].sum()),
+        "train_acc": None if mixing else right / images,
+        "lr": lr,
+        "images_per_second": images / seconds,
+        "data_wait": waited / seconds,
+    }
+
+
+def is_frozen(config: TrainConfig, epoch: int) -> bool:
+    """Tell whether the backbone is frozen in this epoch."""
+    return config.freeze_epochs == "all" or epoch <= config.freeze_epochs
+
+
+def step_weights(plan: Plan, epoch: int) -> npt.NDArray[np.float64]:
+    """Return what the loss of each optimizer step is divided by: the label weights of all its images.
+
+    Over accumulation and processes alike, so a split batch equals a whole one. Known before the epoch begins,
+    because the order is a function. float64 [optimizer steps].
+    """
+    places = plan.batches.places
+    labels = plan.batches.listing.labels[places.order(epoch)]
+    weights = plan.class_weights.cpu().numpy().astype(np.float64)[labels]
+    return np.add.reduceat(weights, places.bounds[:-1][:: plan.config.accumulate])
+
+
+def balanced_weights(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return inverse class frequencies, float32 [classes], of mean 1 over the images (as scikit-learn's "balanced")."""
+    return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=np.float32)
+
+
+def _ready(model: Classifier, frozen: bool, world: World, device: torch.device) -> nn.Module:
+    """Set train mode and what learns; a frozen backbone's BatchNorm stays in eval mode."""
+    model.train()
+    _, layer = head(model.network)
+    model.network.requires_grad_(not frozen)
+    layer.requires_grad_(True)
+    if frozen:
+        for module in model.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    try:
+        logits: torch.Tensor = model(images)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise UsageError("--batch-size 1: BatchNorm needs two images per batch; give 2 or more") from error
+        raise
+    return logits
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, real: torch.Tensor, share: float, plan: Plan) -> torch.Tensor:
+    """Return the sum over the images of the weighted cross-entropy; `share` of it for their own labels."""
+
+    def summed(targets: torch.Tensor) -> torch.Tensor:
+        losses = F.cross_entropy(
+            logits,
+            targets,
+            weight=plan.class_weights,
+            label_smoothing=plan.config.label_smoothing,
+            reduction="none",
+        )
+        return (losses * real).sum()
+
+    if share == 1.0:
+        return summed(labels)
+    return share * summed(labels) + (1 - share) * summed(labels.roll(1, 0))
+
+
+def _step(state: State, lr: float, clip_grad: float | None) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    if clip_grad is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), clip_grad)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    if state.ema is not None:
+        state.ema.update(state.model, state.step)
+
+
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    # torch.manual_seed would do, at 264 us a step; a device's own generator takes 3 us.
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+def _unsynchronised(model: nn.Module, closes_step: bool) -> contextlib.AbstractContextManager[None]:
+    """Let DDP exchange gradients only in the last batch of an optimizer step."""
+    if isinstance(model, DistributedDataParallel) and not closes_step:
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Yield each batch with the seconds it was waited for."""
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.monotonic() - began
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,135 @@
+"""Optimizer, learning rate and weight averaging; the learning rate is a function of the step, not a state.
+
+Knows nothing of data and of the loop.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from imgcls.config import TrainConfig
+from imgcls.models.build import Classifier, has_batch_norm
+from imgcls.schema import Choice
+
+REFERENCE_BATCH = 64  # the batch size that automatic learning rates are for
+FINE_TUNED_GENTLY = ("vit_", "swin_", "maxvit_", "convnext_")
+WARMUP_SHARE, MOST_WARMUP_EPOCHS = 0.05, 5
+PLATEAU_PATIENCE = 3  # epochs
+
+
+def choose_lr(config: TrainConfig, network: nn.Module, fine_tuning: bool, effective_batch: int) -> Choice:
+    """Decide the peak learning rate.
+
+    The adam family scales with the square root of the batch (Malladi et al. 2022), SGD linearly (Goyal et al. 2017).
+
+    Args:
+        config: `lr`, `optimizer` and the architecture count.
+        network: whether it has BatchNorm counts.
+        fine_tuning: whether training starts from trained weights.
+        effective_batch: images per optimizer step over all processes.
+    """
+    if config.lr is not None:
+        return Choice("lr", config.lr, "as asked")
+    ratio = effective_batch / REFERENCE_BATCH
+    if config.optimizer == "sgd":
+        gentle = fine_tuning or not has_batch_norm(network)
+        base, why = (0.01, "SGD, fine-tuning or no BatchNorm") if gentle else (0.1, "SGD from scratch")
+        return Choice("lr", base * ratio, f"{why}: {base:g} x {effective_batch}/{REFERENCE_BATCH}")
+    gentle = fine_tuning and config.data.arch.startswith(FINE_TUNED_GENTLY)
+    base, why = (1e-4, f"fine-tuning {config.data.arch}") if gentle else (3e-4, config.optimizer)
+    return Choice("lr", base * math.sqrt(ratio), f"{why}: {base:g} x sqrt({effective_batch}/{REFERENCE_BATCH})")
+
+
+def choose_warmup(config: TrainConfig, steps_per_epoch: int) -> Choice:
+    """Decide the length of the linear warm-up, in optimizer steps."""
+    if config.schedule == "onecycle":
+        return Choice("warmup_steps", 0, "onecycle warms up itself")
+    if config.warmup_epochs is not None:
+        return Choice("warmup_steps", round(config.warmup_epochs * steps_per_epoch), "as asked")
+    steps = min(WARMUP_SHARE * config.epochs, MOST_WARMUP_EPOCHS) * steps_per_epoch
+    return Choice("warmup_steps", round(steps), "5 % of the steps, at most 5 epochs")
+
+
+def lr_factor(schedule: str, step: int, total: int, warmup: int, drops: int = 0) -> float:
+    """Return the learning rate of an optimizer step as a share of the peak.
+
+    Args:
+        schedule: cosine, onecycle (the shape of torch's OneCycleLR), step, plateau or constant.
+        step: counts from 0.
+        total: steps of the whole run.
+        warmup: steps of linear warm-up.
+        drops: how often a plateau was met, for "plateau".
+    """
+    if schedule == "onecycle":
+        return _one_cycle(step, total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if schedule == "step":
+        return 1.0 if step < total / 2 else 0.1 if step < total * 3 / 4 else 0.01
+    return 0.1**drops if schedule == "plateau" else 1.0
+
+
+def plateau_drops(values: Sequence[float]) -> int:
+    """Return how many plateaus these epochs met: `PLATEAU_PATIENCE` in a row without a new best (higher is better)."""
+    drops, waited, best = 0, 0, -math.inf
+    for value in values:
+        waited = 0 if value > best else waited + 1
+        best = max(best, value)
+        if waited == PLATEAU_PATIENCE:
+            drops, waited = drops + 1, 0
+    return drops
+
+
+def build_optimizer(config: TrainConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Build the optimizer over all parameters; frozen ones have no gradient and stay as they are."""
+    parameters = network.parameters()
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    family = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return family(parameters, lr=lr, weight_decay=config.weight_decay)
+
+
+class Ema:
+    """An exponential moving average of a network's weights; buffers are copied.
+
+    The decay grows with the steps, (1 + n) / (10 + n) up to 0.9999 (as in TensorFlow's moving averages), so that
+    short runs are not held back by their first weights.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: Classifier, step: int) -> None:
+        """Move the average towards `model` after optimizer step `step` (counts from 1)."""
+        decay = min(0.9999, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged state dict."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.model.load_state_dict(state)
+
+
+def _one_cycle(step: int, total: int, start: float = 1 / 25, end: float = 1 / 25e4) -> float:
+    peak = 0.3 * total - 1
+    if step <= peak:
+        return _between(start, 1.0, step / peak)
+    return _between(1.0, end, (step - peak) / max(1e-9, total - 1 - peak))
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))

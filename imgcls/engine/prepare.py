@@ -1,0 +1,156 @@
+"""Everything about the data that is decided before training, with reasons; `train` and `inspect-batch` share it.
+
+Knows no optimisation and writes nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from imgcls.config import DIGIT_DATASETS, DataConfig
+from imgcls.data import draws
+from imgcls.data.augment import Augmentation
+from imgcls.data.images import Images
+from imgcls.data.loaders import Batches, choose_workers
+from imgcls.data.splits import Hashes, Splits, for_training
+from imgcls.distributed import World
+from imgcls.errors import UsageError
+from imgcls.models import pretrained
+from imgcls.models.build import size_problem
+from imgcls.models.torchvision_networks import Recipe
+from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Interpolation, ModelCard, Preprocess
+
+OWN_SIZE, OWN_RESIZE = 224, 256  # of networks without published weights
+UNCROPPED_SIZE = 64  # pixels; images up to this side are used whole
+HEADERS = 256  # images whose headers are read to know the typical size
+
+# Mean and standard deviation of the training images, as published with or computed from the data sets.
+STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "mnist": ((0.1307, 0.1307, 0.1307), (0.3081, 0.3081, 0.3081)),
+    "fashion-mnist": ((0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "stl10": ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data side of a run, decided."""
+
+    splits: Splits
+    preprocess: Preprocess
+    augmentation: Augmentation
+    start: pretrained.Start
+    workers: int
+    choices: tuple[Choice, ...]
+
+
+def prepare(
+    config: DataConfig, card: ModelCard | None = None, holdout: Hashes | None = None, world: World | None = None
+) -> Prepared:
+    """List the data and decide size, weights, preprocessing, augmentation and workers.
+
+    Args:
+        config: the settings.
+        card: of the run that is resumed, whose decisions stand.
+        holdout: of the run that is resumed.
+        world: the training processes.
+
+    Raises:
+        UsageError: settings that do not go together, or no such data.
+        DataError: the data cannot be trained on.
+        CheckpointError: the weights asked for cannot be had.
+    """
+    world = world or World()
+    splits = for_training(
+        config.source, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
+    )
+    choices: list[Choice] = []
+    if card is not None:
+        start, preprocess = pretrained.Start(card.pretrained), card.preprocess
+    else:
+        start, preprocess, choices = _decide(config, splits, world)
+    flip = config.flip if config.flip is not None else splits.dataset not in DIGIT_DATASETS
+    if config.flip is None and not flip:
+        choices.append(Choice("flip", False, f"{splits.dataset} shows digits"))
+    batch_bytes = config.batch_size * 3 * preprocess.size**2
+    workers = choose_workers(config.workers, batch_bytes, world.local_size)
+    augmentation = Augmentation(kind=config.augment, flip=flip, rotate=config.rotate, color_jitter=config.color_jitter)
+    return Prepared(splits, preprocess, augmentation, start, int(workers.value), (*choices, workers))
+
+
+def training_batches(prepared: Prepared, config: DataConfig, world: World | None = None, **options: Any) -> Batches:
+    """Return the training batches: shuffled and augmented."""
+    world = world or World()
+    return Batches(
+        prepared.splits.train,
+        prepared.preprocess,
+        batch_size=config.batch_size,
+        augmentation=prepared.augmentation,
+        shuffle=True,
+        seed=config.seed,
+        workers=prepared.workers,
+        rank=world.rank,
+        ranks=world.size,
+        **options,
+    )
+
+
+def _decide(config: DataConfig, splits: Splits, world: World) -> tuple[pretrained.Start, Preprocess, list[Choice]]:
+    recipe = pretrained.published(config.arch)
+    given = pretrained.from_file(config.weights, config.arch) if config.weights else None
+    size = _choose_size(config, splits.train.images, recipe, given.card if given else None)
+    if problem := size_problem(config.arch, int(size.value)):
+        raise UsageError(problem)
+    if not world.is_main:
+        world.wait()  # rank 0 fills the cache that the others read
+    start = given or pretrained.choose(config.arch, config.pretrained, int(size.value))
+    if world.is_main:
+        world.wait()
+    weights = Choice("weights", start.pretrained.used or "from scratch", start.pretrained.reason)
+    preprocess, why = _choose_preprocess(config, int(size.value), splits.dataset, recipe, start)
+    return start, preprocess, [size, weights, Choice("mean, std", f"{preprocess.mean}, {preprocess.std}", why)]
+
+
+def _choose_size(config: DataConfig, images: Images, recipe: Recipe | None, card: ModelCard | None) -> Choice:
+    if config.size is not None:
+        return Choice("size", config.size, "as asked")
+    if card is not None:
+        return Choice("size", card.preprocess.size, "that of --weights")
+    own = recipe.size if recipe else OWN_SIZE
+    sampled = draws.sample(config.seed, len(images), HEADERS)
+    side = int(statistics.median(max(images.size(int(index))) for index in sampled))
+    if side > UNCROPPED_SIZE:
+        return Choice("size", own, f"{config.arch}'s own; the images' median longer side is {side} px")
+    if problem := size_problem(config.arch, side):
+        return Choice("size", own, f"{config.arch}'s own; the images have {side} px, but {problem.split(': ')[1]}")
+    return Choice("size", side, f"the images' median longer side is {side} px")
+
+
+def _choose_preprocess(
+    config: DataConfig, size: int, dataset: str | None, recipe: Recipe | None, start: pretrained.Start
+) -> tuple[Preprocess, str]:
+    mean, std, why = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's"
+    ratio = OWN_RESIZE / OWN_SIZE
+    interpolation: Interpolation = "bilinear"
+    if recipe is not None:
+        ratio, interpolation = recipe.resize / recipe.size, recipe.interpolation
+    if start.card is not None:
+        theirs = start.card.preprocess
+        mean, std, why = theirs.mean, theirs.std, "those of --weights"
+        ratio, interpolation = theirs.resize / theirs.size, theirs.interpolation
+    elif start.state is not None and recipe is not None:
+        mean, std, why = recipe.mean, recipe.std, "those of the pretrained weights"
+    elif dataset in STATISTICS:
+        mean, std = STATISTICS[dataset]
+        why = f"those of {dataset}"
+    whole = config.resize != "crop" or size <= UNCROPPED_SIZE
+    resize = size if whole else round(size * ratio)
+    preprocess = Preprocess(
+        size=size, resize=resize, rule=config.resize, interpolation=interpolation, mean=mean, std=std
+    )
+    return preprocess, why

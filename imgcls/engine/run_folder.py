@@ -1,0 +1,203 @@
+"""The folder of a training run: who may use it, and the files in it, each written whole or not at all.
+
+Knows no training; `FILES` are the only names it ever creates or replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+import imgcls
+from imgcls import checkpoint, files, plots
+from imgcls.checkpoint import Checkpoint
+from imgcls.config import TrainConfig, to_dict
+from imgcls.errors import CheckpointError, UsageError, WriteError
+from imgcls.schema import Choice
+
+FILES = ("best.pt", "last.pt", "last.prev.pt", "config.json", "metrics.jsonl", "curves.png", "run.lock", "tensorboard")
+DEFAULT_PARENT = "runs"
+
+
+@dataclass
+class RunFolder:
+    """An open run folder. The lock on `run.lock` lives as long as the process."""
+
+    path: Path
+    lock: Any
+
+    def save_best(self, best: Checkpoint) -> None:
+        """Write best.pt."""
+        checkpoint.save(self.path / "best.pt", best)
+
+    def save_last(self, last: Checkpoint) -> None:
+        """Write last.pt and keep the one before it as last.prev.pt."""
+        path, previous = self.path / "last.pt", self.path / "last.prev.pt"
+        if path.exists():
+            with contextlib.suppress(OSError):  # a file system without hard links keeps no spare
+                previous.unlink(missing_ok=True)
+                os.link(path, previous)
+        checkpoint.save(path, last)
+
+    def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write metrics.jsonl: one line per epoch."""
+        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+
+    def write_config(self, config: TrainConfig, choices: Sequence[Choice], fingerprint: str, status: str) -> None:
+        """Write config.json: what was asked for, what was decided and why, and on what it ran."""
+        values = {
+            "config": to_dict(config),
+            "resolved": {choice.name: {"value": choice.value, "reason": choice.reason} for choice in choices},
+            "run": {
+                "status": status,
+                "command_line": sys.argv,
+                "data_fingerprint": fingerprint,
+                "versions": {
+                    "imgcls": imgcls.__version__,
+                    "python": platform.python_version(),
+                    "torch": str(torch.__version__),
+                    "torchvision": str(torchvision.__version__),
+                },
+                "process": os.getpid(),
+            },
+        }
+        files.write_json(self.path / "config.json", values)
+
+    def set_status(self, status: str) -> None:
+        """Change the status in config.json."""
+        values = read_config(self.path)
+        values["run"]["status"] = status
+        files.write_json(self.path / "config.json", values)
+
+    def finish(self, history: Sequence[dict[str, Any]], status: str) -> None:
+        """Draw the curves, drop the spare checkpoint and record how the run ended."""
+        plots.save(plots.curves(history), self.path / "curves.png")
+        (self.path / "last.prev.pt").unlink(missing_ok=True)
+        self.set_status(status)
+
+
+def holds_run(path: Path) -> bool:
+    """Tell whether a folder holds the files of a run."""
+    return any((path / name).exists() for name in FILES if name != "run.lock")
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse a run folder that cannot be used, before anything is loaded; writes nothing.
+
+    Raises:
+        UsageError: it holds a run, and neither `--resume` nor `--overwrite` was given.
+        WriteError: it is a file, or it or a parent cannot be written.
+    """
+    path = Path(config.out or DEFAULT_PARENT)
+    if config.out is not None and path.is_dir() and holds_run(path) and not (config.resume or config.overwrite):
+        raise UsageError(
+            f"--out {path}: holds a run; type --resume to go on, --overwrite to replace it, or another --out"
+        )
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise WriteError(f"--out {path}: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise WriteError(f"--out {path}: {nearest} cannot be written; name another folder")
+
+
+def create(config: TrainConfig) -> RunFolder:
+    """Make the run folder, or take over the one named by `--out`, and lock it.
+
+    Raises:
+        WriteError: it cannot be written, or another process trains in it.
+    """
+    path = Path(config.out) if config.out is not None else _new_folder(config.data.arch)
+    files.check_folder(path)
+    lock = _locked(path)
+    if config.overwrite:
+        for name in FILES:
+            if name == "tensorboard":
+                shutil.rmtree(path / name, ignore_errors=True)
+            elif name != "run.lock":
+                (path / name).unlink(missing_ok=True)
+    return RunFolder(path, lock)
+
+
+def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:
+    """Load the newest valid checkpoint of a run to continue.
+
+    Returns:
+        The checkpoint, None when the folder holds none; and a warning when the newest was damaged.
+
+    Raises:
+        CheckpointError: there are checkpoints, but no valid one.
+    """
+    problems = []
+    for name in ("last.pt", "last.prev.pt"):
+        if (path / name).exists():
+            try:
+                loaded = checkpoint.load(path / name)
+                if not loaded.training:
+                    raise CheckpointError(f"{path / name}: has no optimizer state; it cannot be continued")
+            except CheckpointError as error:
+                problems.append(str(error))
+            else:
+                return loaded, f"{problems[0]}; continuing from {name}" if problems else None
+    if problems:
+        raise CheckpointError(f"{problems[0]}; there is no other to resume from: type --overwrite to start again")
+    if (path / "best.pt").exists():
+        raise CheckpointError(f"{path}: has best.pt but no last.pt to resume from: type --overwrite to start again")
+    return None, None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return config.json of a run folder.
+
+    Raises:
+        CheckpointError: missing or not JSON.
+    """
+    try:
+        values: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path / 'config.json'}: cannot be read: {error}; type --overwrite to start again"
+        ) from error
+    return values
+
+
+def _new_folder(arch: str) -> Path:
+    """Make runs/<date-time>-<arch>, with a number if it is taken."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{arch}"
+    for number in range(1, 1000):
+        path = Path(DEFAULT_PARENT) / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise files.cannot_write(path, error) from error
+        return path
+    raise WriteError(f"{DEFAULT_PARENT}/{name}: taken a thousand times; name a folder with --out")
+
+
+def _locked(path: Path) -> Any:
+    try:
+        file = (path / "run.lock").open("a+", encoding="utf-8")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = (path / "run.lock").read_text(encoding="utf-8").strip()
+        raise WriteError(f"--out {path}: process {owner} trains there; wait for it, or name another folder") from error
+    except OSError as error:
+        raise files.cannot_write(path / "run.lock", error) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file

@@ -1,0 +1,318 @@
+"""One decoder: what each kind of file becomes, and what is refused, always by name and in one line."""
+
+from __future__ import annotations
+
+import binascii
+import io
+import os
+import re
+import struct
+import subprocess
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageCms
+
+from imgcls.errors import ImageError
+from imgcls.pixels.decode import decode, image_size
+
+# Four quarters of different colours: every turn and mirror image of it is another picture.
+QUARTERS = np.zeros((24, 40, 3), dtype=np.uint8)
+QUARTERS[:12, :20], QUARTERS[:12, 20:], QUARTERS[12:, :20] = (250, 20, 20), (20, 250, 20), (20, 20, 250)
+
+
+def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(content: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(decode(content))
+
+
+def refusal(source: str | bytes, name: str | None = None) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode(source, name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", binascii.crc32(kind + content))
+
+
+def png_header(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+
+
+# How a camera that was held in each of the eight ways stores the upright picture.
+STORED: dict[int, npt.NDArray[np.uint8]] = {
+    1: QUARTERS,
+    2: QUARTERS[:, ::-1],
+    3: QUARTERS[::-1, ::-1],
+    4: QUARTERS[::-1],
+    5: QUARTERS.transpose(1, 0, 2),
+    6: np.rot90(QUARTERS, 1),
+    7: QUARTERS[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(QUARTERS, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+    ],
+)
+def test_the_eight_orientations_give_one_picture(
+    kind: str, options: dict[str, Any], orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "picture"
+    path.write_bytes(saved(Image.fromarray(STORED[orientation]), kind, exif=exif, **options))
+    upright = np.asarray(decode(str(path))).astype(int)
+    assert upright.shape == QUARTERS.shape
+    assert abs(upright - QUARTERS).max() <= (4 if kind == "JPEG" else 0)
+    assert image_size(str(path)) == (40, 24)
+
+
+def test_a_nonsensical_orientation_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    path = tmp_path / "picture.png"
+    path.write_bytes(saved(Image.fromarray(QUARTERS), "PNG", exif=exif))
+    assert np.array_equal(np.asarray(decode(str(path))), QUARTERS)
+    assert image_size(str(path)) == (40, 24)
+
+
+def test_cmyk_is_inverted_only_where_adobes_marker_says_so() -> None:
+    """Pillow inverts every CMYK JPEG; a file without the marker would come out as its negative."""
+    inks = Image.new("CMYK", (16, 16), (0, 200, 100, 0))
+    marked = saved(inks, "JPEG", quality=100, subsampling=0)
+    match = re.search(rb"\xff\xee\x00\x0eAdobe.{7}", marked, re.DOTALL)
+    assert match, "Pillow writes the marker, and inverted inks with it"
+    unmarked = marked[: match.start()] + marked[match.end() :]
+    with_marker, without = pixels(marked).astype(int), pixels(unmarked).astype(int)
+    assert abs(with_marker - (255, 55, 155)).max() <= 3
+    # The same bytes without the marker mean inks that were not inverted: 255 - 0 = 255 of black, too.
+    assert without.max() <= 3
+    plain = saved(Image.fromarray(255 - np.asarray(inks), mode="CMYK"), "JPEG", quality=100, subsampling=0)
+    plain = re.sub(rb"\xff\xee\x00\x0eAdobe.{7}", b"", plain, flags=re.DOTALL)
+    assert abs(pixels(plain).astype(int) - (255, 55, 155)).max() <= 3
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "I;16"), ("TIFF", "I;16"), ("PPM", "I;16")])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind: str, mode: str) -> None:
+    ramp = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    picture = Image.fromarray(ramp)
+    assert picture.mode == mode
+    expected = np.rint(ramp / 257).astype(np.uint8)
+    assert np.array_equal(pixels(saved(picture, kind)), np.repeat(expected[:, :, None], 3, axis=2))
+
+
+def test_big_endian_sixteen_bit_tiff_is_the_same_picture() -> None:
+    ramp = np.arange(0, 65536, 16, dtype=">u2").reshape(64, 64)
+    big = saved(Image.frombytes("I;16B", (64, 64), ramp.tobytes()), "TIFF")
+    assert np.array_equal(pixels(big), pixels(saved(Image.fromarray(ramp.astype("<u2")), "TIFF")))
+
+
+def test_32_bit_integers_count_as_16_bit_levels() -> None:
+    levels = np.array([[0, 257, 65535, 10**6]], dtype=np.int32)
+    assert pixels(saved(Image.fromarray(levels), "TIFF"))[0, :, 0].tolist() == [0, 1, 255, 255]
+
+
+def test_a_pgm_of_any_depth_spans_the_whole_range() -> None:
+    assert pixels(b"P5 2 1 1000\n" + struct.pack(">2H", 0, 1000))[0, :, 0].tolist() == [0, 255]
+
+
+def test_floating_point_is_taken_between_0_and_1_and_refused_outside() -> None:
+    good = Image.fromarray(np.array([[0, 0.5, 1]], dtype=np.float32))
+    assert pixels(saved(good, "TIFF"))[0, :, 0].tolist() == [0, 128, 255]
+    for value in (1.5, -0.1, float("nan"), float("inf")):
+        bad = Image.fromarray(np.array([[0, value]], dtype=np.float32))
+        assert "a floating-point image outside 0..1" in refusal(saved(bad, "TIFF"), "x.tif")
+
+
+def test_transparency_is_laid_on_white() -> None:
+    half = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [255, 0, 0, 128]]], dtype=np.uint8), mode="RGBA")
+    assert pixels(saved(half, "PNG"))[0].tolist() == [[255] * 3, [0] * 3, [255, 127, 127]]
+    grey = Image.fromarray(np.array([[[0, 0], [100, 255]]], dtype=np.uint8), mode="LA")
+    assert pixels(saved(grey, "PNG"))[0].tolist() == [[255] * 3, [100] * 3]
+
+
+def test_a_palette_with_transparency_is_laid_on_white() -> None:
+    picture = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), mode="P")
+    picture.putpalette([10, 20, 30, 200, 0, 0, 0, 0, 200])
+    assert pixels(saved(picture, "PNG"))[0].tolist() == [[10, 20, 30], [200, 0, 0], [0, 0, 200]]
+    for transparency in (1, b"\xff\x00\xff"):
+        file = saved(picture, "PNG", transparency=transparency)
+        assert pixels(file)[0].tolist() == [[10, 20, 30], [255, 255, 255], [0, 0, 200]]
+
+
+@pytest.mark.parametrize(
+    ("picture", "transparency"),
+    [
+        (Image.new("RGB", (2, 2), (1, 2, 3)), (1, 2, 3)),
+        (Image.new("L", (2, 2), 7), 7),
+        (Image.new("1", (2, 2), 0), 0),
+    ],
+)
+def test_a_transparent_colour_is_laid_on_white_too(picture: Image.Image, transparency: Any) -> None:
+    assert pixels(saved(picture, "PNG", transparency=transparency)).min() == 255
+    assert pixels(saved(picture, "PNG")).max() < 10
+
+
+def test_one_bit_pictures_are_black_and_white() -> None:
+    picture = Image.fromarray(np.array([[True, False, True]]))
+    assert picture.mode == "1"
+    assert pixels(saved(picture, "PNG"))[0, :, 0].tolist() == [255, 0, 255]
+
+
+def test_progressive_jpeg_is_the_same_picture() -> None:
+    picture = Image.fromarray(QUARTERS)
+    assert np.array_equal(pixels(saved(picture, "JPEG", progressive=True)), pixels(saved(picture, "JPEG")))
+
+
+def test_a_colour_profile_is_ignored() -> None:
+    """A documented decision: the recipes behind torchvision's published weights ignore it as well."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert np.array_equal(pixels(saved(Image.fromarray(QUARTERS), "PNG", icc_profile=profile)), QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"])
+def test_the_content_decides_not_the_name(kind: str, tmp_path: Path) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    path = tmp_path / "picture.jpg"
+    Image.fromarray(QUARTERS).save(path, kind, **options)
+    assert np.array_equal(np.asarray(decode(str(path))), QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    first, *others = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green"))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = saved(first, kind, save_all=True, append_images=others, **options)
+    with Image.open(io.BytesIO(content)) as opened:
+        assert getattr(opened, "n_frames", 1) == 3
+    assert pixels(content)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_truncated_files_are_refused_at_every_length(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"):
+        whole = saved(noise, kind)
+        assert decode(whole).size == (40, 40)
+        path = tmp_path / f"cut.{kind.lower()}"
+        for length in np.linspace(0, 0.95 * len(whole), 40).astype(int):
+            path.write_bytes(whole[:length])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns about some of them as well
+                assert refusal(str(path)).startswith(f"{path}: ")
+
+
+STRANGERS = {
+    "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "text": b"hello\n" * 100,
+    "empty": b"",
+    "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
+    "psd": b"8BPS\x00\x01" + bytes(200),
+    "fits": b"SIMPLE  =                    T" + b" " * 2850,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_what_is_no_supported_image_is_refused_by_name(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*arguments: Any, **options: Any) -> None:
+        pytest.fail("an outside program was started (Pillow hands EPS to Ghostscript)")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(STRANGERS[kind])
+    assert refusal(str(path)).startswith(f"{path}: not an image of a supported format (JPEG, PNG, ")
+    with pytest.raises(ImageError, match=r"cat\.jpg: not an image"):
+        image_size(str(path))
+
+
+def test_a_zip_is_refused() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("cat.png", saved(Image.fromarray(QUARTERS), "PNG"))
+    assert refusal(file.getvalue(), "cat.zip").startswith("cat.zip: not an image")
+
+
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(30000, 30000) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b""))
+    assert refusal(str(path)) == f"{path}: too large: over 178 million pixels"
+    with pytest.raises(ImageError, match="too large"):
+        image_size(str(path))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_a_compressed_text_or_profile_cannot_fill_the_memory(kind: bytes) -> None:
+    bomb = zlib.compress(bytes(100 << 20), 9)
+    content = png_header(1, 1) + png_chunk(kind, b"name\x00\x00" + bomb)
+    content += png_chunk(b"IDAT", zlib.compress(bytes(4))) + png_chunk(b"IEND", b"")
+    try:
+        assert decode(content, "bomb.png").size == (1, 1)  # skipping what is too large is as good
+    except ImageError as error:
+        assert str(error).startswith("bomb.png: ")
+
+
+def test_a_photograph_of_100_megapixels_passes_without_a_warning() -> None:
+    header = png_header(12000, 9000)
+    with pytest.raises(ImageError, match="truncated"):
+        decode(header + png_chunk(b"IDAT", b"\x00"))
+
+
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    fifo, loop, dangling = tmp_path / "fifo.jpg", tmp_path / "loop.jpg", tmp_path / "dangling.jpg"
+    os.mkfifo(fifo)
+    loop.symlink_to(loop)
+    dangling.symlink_to("nowhere")
+    assert refusal(str(fifo)) == f"{fifo}: not a regular file"
+    assert refusal("/dev/zero") == "/dev/zero: not a regular file"
+    assert refusal(str(tmp_path)) == f"{tmp_path}: not a regular file"
+    for gone in (loop, dangling, tmp_path / "missing.jpg"):
+        assert refusal(str(gone)) == f"{gone}: no such file"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(QUARTERS).save(path)
+    path.chmod(0)
+    assert refusal(str(path)) == f"{path}: permission denied"
+
+
+def test_mutated_files_give_a_picture_or_an_image_error() -> None:
+    generator = np.random.default_rng(1)
+    noise = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"):
+        whole = np.frombuffer(saved(noise, kind), dtype=np.uint8)
+        for _ in range(60):
+            mutant = whole.copy()
+            places = generator.integers(0, min(len(whole), 400), 4)
+            mutant[places] = generator.integers(0, 256, 4)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    assert decode(mutant.tobytes(), "mutant").mode == "RGB"
+                except ImageError as error:
+                    assert str(error).startswith("mutant: ")

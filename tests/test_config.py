@@ -1,0 +1,186 @@
+"""Settings: stated once, checked once, with errors that name the flag and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgcls import config
+from imgcls.config import DataConfig, TrainConfig
+from imgcls.errors import UsageError
+
+SETTINGS = {config.key(item): (item, hint) for item, hint in config.settings(TrainConfig)}
+
+
+def refused(**settings: Any) -> str:
+    """Return the one line that refuses these settings."""
+    with pytest.raises(UsageError) as caught:
+        config.from_dict(settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_help_sentence(name: str) -> None:
+    item, _ = SETTINGS[name]
+    text = item.metadata["help"]
+    assert text and text[0] != " "
+    assert text.endswith("."), text
+    assert item.metadata["panel"] in ("Data", "Network", "Optimisation", "Run")
+    assert (item.default is None) == bool(item.metadata["auto"]), "None means auto, and says what that is"
+
+
+def test_the_documented_options_all_exist() -> None:
+    documented = """data arch size resize augment rotate color-jitter flip batch-size val-split seed workers limit pretrained
+        weights freeze-epochs stem dropout epochs optimizer lr momentum weight-decay schedule warmup-epochs
+        label-smoothing class-weights mixup cutmix accumulate clip-grad amp ema deterministic monitor early-stop out
+        resume overwrite dry-run tensorboard device"""
+    assert sorted(config.flag(item) for item, _ in SETTINGS.values()) == sorted(f"--{n}" for n in documented.split())
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    run = TrainConfig()
+    assert (run.data.arch, run.data.batch_size, run.data.val_split, run.data.seed) == ("resnet18", 64, 0.2, 0)
+    assert (run.data.augment, run.data.resize, run.data.size, run.data.workers) == ("standard", "crop", None, None)
+    assert (run.epochs, run.optimizer, run.lr, run.momentum, run.weight_decay) == (20, "adamw", None, 0.9, 1e-4)
+    assert (run.schedule, run.accumulate, run.monitor, run.stem, run.device) == (
+        *("cosine", 1, "val-acc", "auto", "auto"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("epochs", "5", 5),
+        ("lr", "1e-3", 0.001),
+        ("lr", "auto", None),
+        ("size", "auto", None),
+        ("size", "64", 64),
+        ("freeze_epochs", "all", "all"),
+        ("freeze_epochs", "3", 3),
+        ("optimizer", "sgd", "sgd"),
+        ("stem", "auto", "auto"),  # a word of its own here, not "to be decided"
+        ("device", "cuda:1", "cuda:1"),
+        ("out", "runs/a", "runs/a"),
+    ],
+)
+def test_parse_turns_text_into_a_value(name: str, text: str, value: Any) -> None:
+    parsed = config.parse(*SETTINGS[name], text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("epochs", "ten", "--epochs ten: needs a whole number"),
+        ("epochs", "2.5", "--epochs 2.5: needs a whole number"),
+        ("epochs", "auto", "--epochs auto: needs a whole number"),
+        ("lr", "fast", "--lr fast: needs a number or auto"),
+        ("freeze_epochs", "al", "--freeze-epochs al: needs a whole number or all"),
+        ("optimizer", "adamww", "--optimizer adamww: not known (did you mean 'adamw'?); choose from: adamw, adam, sgd"),
+    ],
+)
+def test_parse_says_what_it_needs(name: str, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.parse(*SETTINGS[name], text)
+    assert str(caught.value) == message
+
+
+def test_a_misspelt_architecture_gets_the_nearest_name() -> None:
+    assert refused(arch="resnet81").startswith("--arch resnet81: not known (did you mean 'resnet18'?)")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0: must be 1 or more"),
+        ({"val_split": 0.95}, "--val-split 0.95: must be 0 to 0.9"),
+        ({"batch_size": -1}, "--batch-size -1: must be 1 or more"),
+        ({"seed": 2**31}, "--seed 2147483648: must be 0 to"),
+        ({"rotate": 181}, "--rotate 181: must be 0 to 180"),
+        ({"lr": 0}, "--lr 0 would learn nothing"),
+        ({"epochs": 2.5}, "--epochs 2.5: needs a whole number"),
+        ({"epochs": True}, "--epochs True: needs a whole number"),
+        ({"epochs": None}, "--epochs None: needs a whole number"),
+        ({"epochs": "5"}, "--epochs 5: needs a whole number"),
+        ({"ema": "yes"}, "--ema yes: needs true or false"),
+        ({"ema": 1}, "--ema 1: needs true or false"),
+        ({"out": 5}, "--out 5: needs text"),
+        ({"optimizer": 3}, "--optimizer 3: not known; choose from: adamw, adam, sgd"),
+        ({"lr": [1]}, "--lr [1]: needs a number or auto"),
+        ({"learning_rate": 1}, "unknown setting 'learning_rate'"),
+        ({"batchsize": 1}, "unknown setting 'batchsize' (did you mean 'batch_size'?)"),
+    ],
+)
+def test_a_value_out_of_bounds_or_of_another_kind_is_refused(settings: dict[str, Any], message: str) -> None:
+    assert refused(**settings).startswith(message)
+
+
+NUMBERS = [name for name, (_, hint) in SETTINGS.items() if hint is float or hint == float | None]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_refused_everywhere(name: str, value: float) -> None:
+    assert config.flag(SETTINGS[name][0]) in refused(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resume": True}, "--resume needs --out"),
+        ({"resume": True, "out": "x", "overwrite": True}, "--resume and --overwrite exclude each other"),
+        ({"resume": True, "out": "x", "dry_run": True}, "--resume and --dry-run exclude each other"),
+        ({"schedule": "onecycle", "warmup_epochs": 1.0}, "--warmup-epochs has no place in --schedule onecycle"),
+        ({"amp": True, "device": "cpu"}, "--amp needs CUDA, not --device cpu"),
+        ({"weights": "missing.pt"}, "--weights missing.pt: no such file"),
+        ({"weights": "missing.pt", "pretrained": True}, "--weights and --pretrained/--no-pretrained exclude"),
+    ],
+)
+def test_combinations_without_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    assert refused(**settings).startswith(message)
+
+
+def test_to_dict_and_from_dict_are_inverse_through_json(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.touch()
+    asked = TrainConfig(
+        data=DataConfig(source="pets/", arch="lenet", size=48, rotate=15, flip=False, weights=str(weights)),
+        freeze_epochs="all",
+        lr=0.01,
+        amp=False,
+        early_stop=3,
+        out="runs/a",
+    )
+    values = config.to_dict(asked)
+    assert values["data"] == "pets/"
+    assert values["workers"] == "auto"
+    assert set(values) == set(SETTINGS)
+    assert config.from_dict(json.loads(json.dumps(values))) == asked
+    assert config.from_dict({}) == TrainConfig()
+
+
+def test_configs_are_frozen_and_hashable() -> None:
+    with pytest.raises(AttributeError):
+        TrainConfig().epochs = 3  # type: ignore[misc]
+    assert hash(TrainConfig()) == hash(TrainConfig())
+
+
+def test_the_settings_load_nothing_but_the_standard_library() -> None:
+    """`--help` reads them, and must answer at once."""
+    program = "import sys, imgcls.config; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert "imgcls" in loaded
+    assert loaded <= {*sys.stdlib_module_names, "imgcls", "__main__", "__mp_main__"}
+
+
+ROOT = Path(__file__).parents[1]

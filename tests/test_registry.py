@@ -1,0 +1,36 @@
+"""The literal tables name what exists, all of it, and each entry can be imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torchvision
+
+from imgcls.registry import ARCHITECTURES, BACKENDS, DATASETS, resolve
+
+OWN = {"small-cnn", "bn-cnn", "simple-cnn", "lenet"}
+
+
+def test_the_architectures_are_our_four_and_every_classification_network_of_torchvision() -> None:
+    published = set(torchvision.models.list_models(module=torchvision.models))
+    assert len(published) == 80
+    assert set(ARCHITECTURES) == published | OWN
+
+
+@pytest.mark.parametrize("entry", sorted({*ARCHITECTURES.values(), *DATASETS.values(), *BACKENDS.values()}))
+def test_an_entry_names_a_function(entry: str) -> None:
+    assert callable(resolve(entry))
+
+
+def test_the_data_sets_are_those_of_the_design() -> None:
+    assert set(DATASETS) == {
+        *("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", "stl10", "food101", "oxford-pets", "flowers102")
+    }
+
+
+def test_the_tables_cost_no_torch() -> None:
+    """`--help` lists the names; importing torch for that would take seconds."""
+    code = "import sys, imgcls.registry; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

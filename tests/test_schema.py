@@ -1,0 +1,131 @@
+"""The plain values that travel in checkpoints and to scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from imgcls.schema import (
+    ClassReport,
+    EvalReport,
+    Finding,
+    ModelCard,
+    Prediction,
+    Preprocess,
+    Pretrained,
+    Score,
+)
+
+CARD = ModelCard(
+    arch="lenet",
+    arch_options={"size": 32},
+    classes=("ant", "bee"),
+    preprocess=Preprocess(size=32, resize=36, rule="pad", interpolation="bicubic", mean=(0.1, 0.2, 0.3)),
+    pretrained=Pretrained(asked="auto", used=None, reason="lenet has no published weights"),
+    metrics={"accuracy": 0.9},
+    epoch=3,
+    config={"epochs": 3},
+    data_fingerprint="abc",
+    imgcls_version="0.1.0",
+)
+
+
+def test_a_model_card_survives_json() -> None:
+    """ONNX metadata holds it as JSON, a checkpoint as plain values."""
+    assert ModelCard.from_dict(json.loads(json.dumps(CARD.to_dict()))) == CARD
+
+
+@pytest.mark.parametrize("field", ["arch", "classes", "preprocess", "pretrained", "format"])
+def test_a_card_with_a_missing_part_is_no_card(field: str) -> None:
+    values = CARD.to_dict()
+    del values[field]
+    with pytest.raises(KeyError):
+        ModelCard.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 0},
+        {"size": 5000, "resize": 5000},
+        {"resize": 16},  # smaller than the crop
+        {"resize": 100_000},
+        {"rule": "zoom"},
+        {"interpolation": "magic"},
+        {"decode": "half"},
+        {"colour": "grey"},
+        {"exif": False},
+        {"mean": (0.5, 0.5)},
+        {"mean": (0.5, 0.5, math.nan)},
+        {"std": (0.0, 1.0, 1.0)},
+        {"std": (1.0, math.nan, 1.0)},
+        {"size": "32"},
+        {"surprise": 1},
+    ],
+)
+def test_preprocessing_that_cannot_be_done_is_refused(change: dict[str, Any]) -> None:
+    values = CARD.to_dict()
+    values["preprocess"] = asdict(CARD.preprocess) | change
+    with pytest.raises((ValueError, TypeError)):
+        ModelCard.from_dict(values)
+
+
+def test_fill_is_the_mean_colour() -> None:
+    assert Preprocess(size=8, resize=8, mean=(0.0, 0.5, 1.0)).fill == (0, 128, 255)
+
+
+def test_preprocessing_describes_itself() -> None:
+    assert str(Preprocess(size=224, resize=256)).startswith("resize 256 (bilinear), centre crop 224; mean 0.485, 0.456")
+    assert "squash to 32x32" in str(Preprocess(size=32, resize=32, rule="squash"))
+    assert "fit into 32x32 (bilinear), pad" in str(Preprocess(size=32, resize=32, rule="pad"))
+
+
+def test_a_prediction_has_the_stable_fields() -> None:
+    answer = Prediction(path="a.jpg", class_name="ant", confidence=0.9, top=(Score("ant", 0.9), Score("bee", 0.1)))
+    assert answer.to_dict() == {
+        "path": "a.jpg",
+        "class": "ant",
+        "confidence": 0.9,
+        "top": [{"class": "ant", "confidence": 0.9}, {"class": "bee", "confidence": 0.1}],
+        "error": None,
+    }
+    failed = Prediction(path="b.jpg", error="b.jpg: no such file")
+    assert failed.to_dict() == {
+        "path": "b.jpg",
+        "class": None,
+        "confidence": None,
+        "top": None,
+        "error": "b.jpg: no such file",
+    }
+    assert Prediction(path="c.jpg", below_threshold=True).to_dict()["below_threshold"] is True
+
+
+def test_a_report_has_the_stable_fields() -> None:
+    row = ClassReport(
+        class_name="ant", support=0, accuracy=None, accuracy_interval=None, precision=None, recall=None, f1=None
+    )
+    report = EvalReport(
+        split="val",
+        images=0,
+        loss=0.5,
+        accuracy=0.5,
+        accuracy_interval=(0.4, 0.6),
+        top5=None,
+        macro_f1=0.5,
+        weighted_f1=0.5,
+        per_class=(row,),
+        classes=("ant",),
+        confusion=((0,),),
+    )
+    values = json.loads(json.dumps(report.to_dict()))
+    assert {"split", "images", "loss", "accuracy", "accuracy_interval", "top5", "macro_f1", "weighted_f1"} <= set(values)
+    assert set(values["per_class"][0]) >= {"class", "support", "accuracy", "precision", "recall", "f1"}
+    assert values["confusion"] == [[0]]
+
+
+def test_a_finding_reads_as_one_sentence() -> None:
+    assert str(Finding("x", "note", "3 files ignored", "convert them")) == "3 files ignored; convert them"
