@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from imgcls.errors import UsageError, nearest
 from imgcls.registry import ARCHITECTURES
-from imgcls.schema import ResizeRule
+
+ResizeRule = Literal["crop", "squash", "pad"]
 
 DIGIT_DATASETS = ("mnist", "svhn")  # a mirrored digit is another picture: no flip by default
 SMALL_IMAGE = 40  # pixels; up to this side, crops are pad-and-crop and ResNets get the small stem

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         WriteError: the folder or the disk refuses the file.
     """
     target = Path(path)
-    temporary = target.parent / f".imgcls-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = target.parent / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
         yield temporary
         _sync(temporary)
@@ -59,7 +58,7 @@ def point(link: Path, target: Path) -> bool:
     """
     if link.exists() and not link.is_symlink():
         return False
-    temporary = link.parent / f".imgcls-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = link.parent / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
         os.symlink(os.path.relpath(target, link.parent), temporary)
         os.replace(temporary, link)
@@ -77,7 +76,7 @@ def check_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".imgcls-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        probe = folder / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
         probe.touch()
         probe.unlink()
     except OSError as error:

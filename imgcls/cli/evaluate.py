@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
 from imgcls.cli.output import interval, percent, show_table, talk, write_json
-from imgcls.cli.progress import Progress
 from imgcls.errors import UsageError, nearest
-from imgcls.schema import EvalReport
+
+if TYPE_CHECKING:
+    from imgcls.schema import EvalReport
 
 SPLITS = ("train", "val", "test")
 
@@ -48,6 +49,7 @@ def evaluate(
     """
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+    from imgcls.cli.progress import Progress
     from imgcls.engine.evaluate import evaluate as run
 
     progress = Progress()

@@ -70,13 +70,15 @@ def with_settings(config_type: type[Any]) -> Callable[[Callable[..., None]], Cal
 def _annotation(item: Field[Any], hint: Any) -> Any:
     """Return the typer annotation of a setting; None stands for "not typed", so `--config` can fill the gaps."""
     meta, words = item.metadata, config.choices(hint)
-    default = (meta["auto"] and f"auto: {meta['auto']}") or str(item.default)
-    common = {"help": meta["help"], "rich_help_panel": meta["panel"]}
+    default = f"auto: {meta['auto']}" if meta["auto"] else item.default
+    # The default is part of the sentence, because typer sees None for all of them.
+    help_text = meta["help"] if hint is bool or default == "" else f"{meta['help']} [{default}]"
+    common = {"help": help_text, "show_default": False, "rich_help_panel": meta["panel"]}
     flag = config.flag(item)
     if hint is bool:
-        return Annotated[bool | None, typer.Option(flag, show_default=False, **common)]
+        return Annotated[bool | None, typer.Option(flag, **common)]
     if bool in getattr(hint, "__args__", ()):
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", show_default=default, **common)]
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **common)]
     numbers = "N" if int in (hint, *getattr(hint, "__args__", ())) else "X"
     kind = "TEXT" if str in (hint, *getattr(hint, "__args__", ())) else numbers
     metavar = "|".join(words) if words and kind != "N" else "|".join([kind, *words])
@@ -86,7 +88,6 @@ def _annotation(item: Field[Any], hint: Any) -> Any:
         typer.Option(
             flag,
             metavar=metavar,
-            show_default=default or False,
             autocompletion=(lambda incomplete: [name for name in names if name.startswith(incomplete)])
             if names
             else None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgcls.files import write_text
-from imgcls.schema import Finding
+
+if TYPE_CHECKING:
+    from imgcls.schema import Finding
 
 
 def talk(text: str) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, talk
 from imgcls.errors import Exit, UsageError, nearest
-from imgcls.schema import ModelCard, Prediction
+
+if TYPE_CHECKING:
+    from imgcls.schema import ModelCard, Prediction
 
 FORMATS = ("text", "json", "jsonl", "csv")
 
@@ -85,8 +88,6 @@ def predict(
 
 def described(ckpt: str, card: ModelCard) -> str:
     """Return one sentence on where a model comes from and how good it is."""
-    import os
-
     real = os.path.relpath(os.path.realpath(ckpt)) if os.path.islink(ckpt) else ""
     metrics = card.metrics
     accuracy = "not validated"

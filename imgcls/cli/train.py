@@ -5,16 +5,17 @@ from __future__ import annotations
 import json as json_module
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import interval, percent, talk, warn, write_json
-from imgcls.cli.progress import Progress
 from imgcls.config import TrainConfig, from_dict
 from imgcls.errors import Interrupted, UsageError
-from imgcls.events import Finished
+
+if TYPE_CHECKING:
+    from imgcls.events import Finished
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +36,7 @@ def train(
     imgcls train --data dataset/ --arch resnet18 --epochs 20
     """
     settings = from_dict(_stored(config, given) | given)
+    from imgcls.cli.progress import Progress
     from imgcls.engine.train import train as run
 
     progress = Progress(quiet=os.environ.get("RANK", "0") != "0")

@@ -33,8 +33,10 @@ _UPRIGHT = {
 }
 
 # Pillow refuses an image of over 179 million pixels from its header and warns from half of that on. The error is
-# kept; the warning would be one line per photograph of a 108-megapixel phone.
+# kept; the warning would be one line per photograph of a 108-megapixel phone. Its warnings about damaged metadata
+# name no file, and damage to the pixels is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode(source: str | bytes, name: str | None = None) -> Image.Image:
