@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 
 from imgcls.config import DataConfig
-from imgcls.data.loaders import Batches
-from imgcls.engine.prepare import prepare, training_batches
+from imgcls.engine.prepare import prepare, training_batches, validation_batches
 from imgcls.errors import DataError
 from imgcls.models.build import Normalize
 from imgcls.schema import Choice, Finding
@@ -54,13 +53,9 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     """
     prepared = prepare(config)
     splits = prepared.splits
-    listing = splits.train if split == "train" else splits.val
-    if listing is None:
+    batches = (training_batches if split == "train" else validation_batches)(prepared, config)
+    if batches is None:
         raise DataError(f"{config.source}: no validation images; type --split train")
-    if split == "train":
-        batches = training_batches(prepared, config)
-    else:
-        batches = Batches(listing, prepared.preprocess, batch_size=config.batch_size, workers=prepared.workers)
     batch = next(batches.epoch(1))
     labels = batch.labels.tolist()
     normalized = Normalize(prepared.preprocess.mean, prepared.preprocess.std)(batch.images)

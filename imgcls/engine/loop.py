@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -21,53 +20,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imgcls.config import TrainConfig
 from imgcls.data import draws
-from imgcls.data.loaders import Batch, Batches
+from imgcls.data.loaders import Batch
 from imgcls.distributed import World
 from imgcls.engine import diagnose
 from imgcls.engine.mix import mix
-from imgcls.engine.optim import Ema, lr_factor
+from imgcls.engine.optim import lr_factor
+from imgcls.engine.plan import Plan, State
 from imgcls.errors import DivergedError, UsageError
 from imgcls.events import Report, Said, Stepped
 from imgcls.models.build import Classifier, head
 
 REPORT_SECONDS = 0.2
 STEPS_TO_ESTIMATE = 20
-
-
-@dataclass
-class State:
-    """What changes while training: everything here goes into last.pt."""
-
-    model: Classifier
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: Ema | None
-    step: int = 0  # optimizer steps done
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def validated(self) -> Classifier:
-        """The model that is validated and kept: the average with `--ema`."""
-        return self.ema.model if self.ema else self.model
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What stays fixed while training."""
-
-    config: TrainConfig
-    world: World
-    device: torch.device
-    amp: torch.dtype | None
-    peak_lr: float
-    warmup_steps: int
-    class_weights: torch.Tensor  # float32 [classes], on the device
-    batches: Batches
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; the last one may be of fewer batches."""
-        return -(-len(self.batches) // self.config.accumulate)
 
 
 def train_epoch(
@@ -160,11 +124,6 @@ def step_weights(plan: Plan, epoch: int) -> npt.NDArray[np.float64]:
     labels = plan.batches.listing.labels[places.order(epoch)]
     weights = plan.class_weights.cpu().numpy().astype(np.float64)[labels]
     return np.add.reduceat(weights, places.bounds[:-1][:: plan.config.accumulate])
-
-
-def balanced_weights(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return inverse class frequencies, float32 [classes], of mean 1 over the images (as scikit-learn's "balanced")."""
-    return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=np.float32)
 
 
 def _ready(model: Classifier, frozen: bool, world: World, device: torch.device) -> nn.Module:

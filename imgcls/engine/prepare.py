@@ -100,6 +100,24 @@ def training_batches(prepared: Prepared, config: DataConfig, world: World | None
     )
 
 
+def validation_batches(
+    prepared: Prepared, config: DataConfig, world: World | None = None, **options: Any
+) -> Batches | None:
+    """Return the validation batches, in order and unchanged; None without validation images."""
+    world = world or World()
+    if prepared.splits.val is None:
+        return None
+    return Batches(
+        prepared.splits.val,
+        prepared.preprocess,
+        batch_size=config.batch_size,
+        workers=prepared.workers,
+        rank=world.rank,
+        ranks=world.size,
+        **options,
+    )
+
+
 def _decide(config: DataConfig, splits: Splits, world: World) -> tuple[pretrained.Start, Preprocess, list[Choice]]:
     recipe = pretrained.published(config.arch)
     given = pretrained.from_file(config.weights, config.arch) if config.weights else None

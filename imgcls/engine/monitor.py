@@ -1,0 +1,33 @@
+"""Which epoch is the best and whether a run is over, as functions of its history: nothing to save or restore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from imgcls.config import TrainConfig
+
+Row = dict[str, Any]  # one line of metrics.jsonl
+
+
+def score(row: Row, monitor: str) -> float:
+    """Return how good an epoch is by `--monitor`, higher is better; without validation the last is the best."""
+    if row["val_acc"] is None:
+        return float(row["epoch"])
+    if monitor == "val-loss":
+        return -float(row["val_loss"])
+    return float(row["val_acc"] if monitor == "val-acc" else row["macro_f1"])
+
+
+def is_best(row: Row, before: Sequence[Row], monitor: str) -> bool:
+    """Tell whether an epoch is better than all before it."""
+    return score(row, monitor) > max((score(old, monitor) for old in before), default=-math.inf)
+
+
+def is_over(config: TrainConfig, history: Sequence[Row]) -> bool:
+    """Tell whether a run with these epochs behind it has ended, by length or by early stopping."""
+    if len(history) >= config.epochs:
+        return True
+    scores = [score(row, config.monitor) for row in history]
+    return config.early_stop is not None and len(scores) - 1 - scores.index(max(scores)) >= config.early_stop

@@ -1,0 +1,178 @@
+"""A training run put together: what stays fixed (`Plan`), what changes (`State`), and how both are built or restored.
+
+Knows neither the loop nor files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import imgcls
+from imgcls.checkpoint import Checkpoint
+from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
+from imgcls.data.loaders import Batches
+from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
+from imgcls.distributed import World
+from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
+from imgcls.engine.prepare import Prepared, training_batches, validation_batches
+from imgcls.models import pretrained
+from imgcls.models.build import Classifier, build_network, has_small_stem, load_state
+from imgcls.schema import Choice, ModelCard
+
+
+@dataclass
+class State:
+    """What changes while training: everything here goes into last.pt."""
+
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    step: int = 0  # optimizer steps done
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def validated(self) -> Classifier:
+        """The model that is validated and kept: the average with `--ema`."""
+        return self.ema.model if self.ema else self.model
+
+    def training_dict(self) -> dict[str, Any]:
+        """Return what last.pt holds beside the model."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "step": self.step,
+            "history": self.history,
+        }
+
+    def restore(self, training: dict[str, Any]) -> None:
+        """Take over what `training_dict` gave."""
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.scaler.load_state_dict(training["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(training["ema"])
+        self.step, self.history = training["step"], training["history"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What stays fixed while training."""
+
+    config: TrainConfig
+    world: World
+    device: torch.device
+    amp: torch.dtype | None
+    peak_lr: float
+    warmup_steps: int
+    class_weights: torch.Tensor  # float32 [classes], on the device
+    batches: Batches
+    val: Batches | None
+    prepared: Prepared
+    card: ModelCard
+    choices: tuple[Choice, ...]  # the device first
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last one may be of fewer batches."""
+        return -(-len(self.batches) // self.config.accumulate)
+
+    @property
+    def effective_batch(self) -> int:
+        """Images per optimizer step over all processes."""
+        return self.config.data.batch_size * self.config.accumulate * self.world.size
+
+
+def build(
+    config: TrainConfig, prepared: Prepared, world: World, last: Checkpoint | None
+) -> tuple[State, Plan, str | None]:
+    """Build the network, its optimizer and the batches, or restore them from `last`.
+
+    Returns:
+        State, plan, and a sentence on the weights that training starts from, if any.
+
+    Raises:
+        UsageError: settings that the network or device refuses.
+        CheckpointError: weights that do not fit.
+    """
+    device, device_choice = choose_device(config.device, world.local_rank)
+    amp, precision = choose_amp(config.amp, device)
+    full_float32()
+    if config.deterministic:
+        make_deterministic()
+    torch.manual_seed(config.data.seed)
+    classes, start, preprocess = prepared.splits.classes, prepared.start, prepared.preprocess
+    stem = _choose_stem(config, preprocess.size, start, last)
+    options: dict[str, Any] = {"stem": stem.value, "dropout": config.dropout}
+    network = build_network(config.data.arch, len(classes), preprocess.size, **options)
+    said = None
+    if start.state is not None:
+        said = f"starting from {start.pretrained.used}: {pretrained.apply(start, network, classes, preprocess)}"
+    if last is not None:
+        load_state(network, last.model)
+    model = Classifier(network, preprocess).to(device)
+    batches = training_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
+    lr = choose_lr(
+        config, network, start.pretrained.used is not None, config.data.batch_size * config.accumulate * world.size
+    )
+    warmup = choose_warmup(config, -(-len(batches) // config.accumulate))
+    counts = prepared.splits.train.counts()
+    weights = balanced_weights(counts) if config.class_weights == "balanced" else np.ones(len(classes), np.float32)
+    state = State(
+        model=model,
+        optimizer=build_optimizer(config, network, float(lr.value)),
+        scaler=torch.amp.GradScaler(device.type, enabled=amp is torch.float16),
+        ema=Ema(model) if config.ema else None,
+    )
+    if last is not None:
+        state.restore(last.training)
+    card = ModelCard(
+        arch=config.data.arch,
+        arch_options=options,
+        classes=classes,
+        preprocess=preprocess,
+        pretrained=start.pretrained,
+        config=to_dict(config),
+        data_fingerprint=prepared.splits.fingerprint,
+        imgcls_version=imgcls.__version__,
+    )
+    plan = Plan(
+        config=config,
+        world=world,
+        device=device,
+        amp=amp,
+        peak_lr=float(lr.value),
+        warmup_steps=int(warmup.value),
+        class_weights=torch.from_numpy(weights).to(device),
+        batches=batches,
+        val=validation_batches(prepared, config.data, world, pin_memory=device.type == "cuda"),
+        prepared=prepared,
+        card=card,
+        choices=(device_choice, precision, *prepared.choices, stem, lr, warmup),
+    )
+    return state, plan, said
+
+
+def balanced_weights(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return inverse class frequencies, float32 [classes], of mean 1 over the images (as scikit-learn's "balanced")."""
+    return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=np.float32)
+
+
+def _choose_stem(config: TrainConfig, size: int, start: pretrained.Start, last: Checkpoint | None) -> Choice:
+    if last is not None:
+        return Choice("stem", last.card.arch_options["stem"], "that of the run")
+    if config.stem != "auto":
+        return Choice("stem", config.stem, "as asked")
+    if start.card is not None:
+        return Choice("stem", start.card.arch_options["stem"], "that of --weights")
+    if start.pretrained.used is not None:
+        return Choice("stem", "standard", "that of the weights")
+    if not has_small_stem(config.data.arch):
+        return Choice("stem", "standard", "the architecture's own")
+    small = size <= SMALL_IMAGE
+    return Choice("stem", "small" if small else "standard", f"input {'up to' if small else 'above'} {SMALL_IMAGE} px")
