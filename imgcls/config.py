@@ -304,5 +304,5 @@ def _wrong_kind(item: Field[Any], hint: Any, value: Any) -> str:
 
 
 def _not_one_of(item: Field[Any], value: Any, words: tuple[str, ...]) -> str:
-    listed = ", ".join(words) if len(words) <= 8 else "see imgcls train --help"
+    listed = ", ".join(words) if len(words) <= 8 else "the list in imgcls train --help"
     return f"{flag(item)} {value}: not known{nearest(str(value), words)}; choose from: {listed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -70,7 +71,10 @@ def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | 
 
 def full_float32() -> None:
     """Turn TF32 off: validation, evaluate and predict give float32 answers."""
-    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    backends: Any = torch.backends
+    # The first is the default of the others, but does not reach one that was set by name before.
+    for owner in (backends, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
+        owner.fp32_precision = "ieee"
 
 
 def make_deterministic() -> None:

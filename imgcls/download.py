@@ -12,7 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 from imgcls.files import replacing
 
@@ -44,6 +45,10 @@ def open_url(url: str) -> HTTPResponse:
         answer = answers.get(timeout=TIMEOUT)
     except queue.Empty:
         raise TimeoutError(f"no answer within {TIMEOUT:g} s") from None
+    if isinstance(answer, HTTPError):
+        raise ConnectionError(f"{url}: HTTP {answer.code}")
+    if isinstance(answer, URLError):
+        raise ConnectionError(f"no connection to {urlsplit(url).hostname}: {answer.reason}")
     if isinstance(answer, OSError):
         raise answer
     return answer

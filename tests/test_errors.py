@@ -11,13 +11,15 @@ from imgcls.errors import Exit, ImgclsError, Interrupted, missing_extra, nearest
 def test_the_exit_codes_are_the_documented_ones() -> None:
     assert [int(code) for code in Exit] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 75, 130, 141, 143]
     assert all(code.meaning for code in Exit)
-    assert Exit(3) is Exit.DATA
+    assert int(Exit.DATA) == 3
 
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("UsageError", 2), ("DataError", 3), ("ImageError", 3), ("CheckpointError", 4), ("DivergedError", 6)]
-    + [("WriteError", 7), ("ResourceError", 8), ("ImgclsError", 1)],
+    [
+        *(("UsageError", 2), ("DataError", 3), ("ImageError", 3), ("CheckpointError", 4), ("DivergedError", 6)),
+        *(("WriteError", 7), ("ResourceError", 8), ("ImgclsError", 1)),
+    ],
 )
 def test_each_error_knows_the_code_the_process_ends_with(name: str, code: int) -> None:
     assert getattr(errors, name).exit_code == code

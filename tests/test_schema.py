@@ -122,7 +122,9 @@ def test_a_report_has_the_stable_fields() -> None:
         confusion=((0,),),
     )
     values = json.loads(json.dumps(report.to_dict()))
-    assert {"split", "images", "loss", "accuracy", "accuracy_interval", "top5", "macro_f1", "weighted_f1"} <= set(values)
+    assert {"split", "images", "loss", "accuracy", "accuracy_interval", "top5", "macro_f1", "weighted_f1"} <= set(
+        values
+    )
     assert set(values["per_class"][0]) >= {"class", "support", "accuracy", "precision", "recall", "f1"}
     assert values["confusion"] == [[0]]
 

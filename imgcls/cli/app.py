@@ -41,6 +41,9 @@ class OneLineErrors(TyperGroup):
         except ImgclsError as error:
             _fail(str(error), error.exit_code)
         except (_CLICK_ERROR, typer.TyperException) as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+                sys.exit(Exit.USAGE)
             _fail(_usage_sentence(error), Exit.USAGE)
         except BrokenPipeError:
             _leave_stdout()
@@ -141,8 +144,8 @@ def _leave_stdout(flush: bool = False) -> None:
 
 def _usage_sentence(error: Exception) -> str:
     """Turn typer's usage error into our form: what was given, what is wrong, what to type next."""
-    sentence = error.format_message().rstrip(".")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
+    sentence = error.format_message().rstrip(".")  # type: ignore[attr-defined]
     option = getattr(error, "option_name", None)
     if option and context is not None and sentence.startswith("No such option"):
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]

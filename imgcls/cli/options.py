@@ -71,6 +71,8 @@ def _annotation(item: Field[Any], hint: Any) -> Any:
     """Return the typer annotation of a setting; None stands for "not typed", so `--config` can fill the gaps."""
     meta, words = item.metadata, config.choices(hint)
     default = f"auto: {meta['auto']}" if meta["auto"] else item.default
+    if meta["known"]:
+        default = f"{default}] [one of: {', '.join(meta['known'])}"
     # The default is part of the sentence, because typer sees None for all of them.
     help_text = meta["help"] if hint is bool or default == "" else f"{meta['help']} [{default}]"
     common = {"help": help_text, "show_default": False, "rich_help_panel": meta["panel"]}

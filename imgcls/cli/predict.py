@@ -123,7 +123,9 @@ def _csv(predictions: Iterable[Prediction], top_k: int) -> None:
     more = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("class", "confidence")]
     writer.writerow(["path", "class", "confidence", *more, "error"])
     for prediction in predictions:
-        scores = [cell for score in (prediction.top or ())[1:] for cell in (score.class_name, score.confidence)]
+        scores = [
+            cell for score in (prediction.top or ())[1:] for cell in (score.class_name, _number(score.confidence))
+        ]
         scores += [""] * (len(more) - len(scores))
         row = [prediction.path, prediction.class_name or "", _number(prediction.confidence), *scores]
         writer.writerow([*row, prediction.error or ""])

@@ -159,7 +159,7 @@ def _build(name: str, root: str, present: bool, dataset: Callable[..., Any], url
         with contextlib.redirect_stdout(sys.stderr), _socket_timeout():  # torchvision reports progress on stdout
             return dataset(root, download=True, **options)
     except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "scipy", "datasets") from error
+        raise missing_extra((error.name or "scipy").partition(".")[0], "datasets") from error
     except Exception as error:  # torchvision's parsers raise anything on damaged files
         reason = " ".join(str(error).split())
         if present:

@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import subprocess
+import sys
 import warnings
 import zipfile
 import zlib
@@ -275,10 +276,15 @@ def test_a_compressed_text_or_profile_cannot_fill_the_memory(kind: bytes) -> Non
         assert str(error).startswith("bomb.png: ")
 
 
-def test_a_photograph_of_100_megapixels_passes_without_a_warning() -> None:
-    header = png_header(12000, 9000)
-    with pytest.raises(ImageError, match="truncated"):
-        decode(header + png_chunk(b"IDAT", b"\x00"))
+def test_pillows_warnings_do_not_reach_the_user(tmp_path: Path) -> None:
+    """They name no file, and a photograph of 108 megapixels is none of the user's mistakes."""
+    large, spoilt = tmp_path / "large.png", tmp_path / "spoilt.jpg"
+    large.write_bytes(png_header(12000, 9000) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b""))
+    spoilt.write_bytes(saved(Image.fromarray(QUARTERS), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"))
+    program = "import sys; from imgcls.pixels.decode import image_size; print(*map(image_size, sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(large), str(spoilt)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("(12000, 9000) (40, 24)", "")
 
 
 def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def torchvisions(image: Image.Image, resize: int, size: int, interpolation: str)
 
 
 SIZES = [(256, 256), (500, 375), (375, 500), (257, 256), (256, 257), (333, 500), (1023, 767), (31, 47), (300, 299)]
-SIZES += [(97, 640), (640, 97), (1, 9), (223, 225), (1000, 3)]
+SIZES += [(97, 640), (640, 97), (1, 9), (223, 225), (300, 3)]
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -83,7 +83,7 @@ def test_every_rule_takes_every_shape(rule: Any, size: tuple[int, int]) -> None:
 def test_a_square_of_the_right_size_is_left_as_it_is() -> None:
     image = drawn(32, 32)
     for rule in ("crop", "squash", "pad"):
-        preprocess = Preprocess(size=32, resize=32, rule=rule)  # type: ignore[arg-type]
+        preprocess = Preprocess(size=32, resize=32, rule=rule)
         assert np.array_equal(transform(image, preprocess), np.asarray(image))
 
 

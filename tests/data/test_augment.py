@@ -1,0 +1,227 @@
+"""Every augmentation acts, stays within its bounds, and obeys the resize rule and nothing but its draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from imgcls.config import ResizeRule
+from imgcls.data import draws
+from imgcls.data.augment import CROP, DRAWS, ERASE, FLIP, JITTER, ROTATE, TRIVIAL, Augmentation, augment
+from imgcls.pixels.transform import transform
+from imgcls.schema import Preprocess
+
+NOTHING = Augmentation(kind="none", flip=False, rotate=0, color_jitter=0)
+SMALL, LARGE = Preprocess(size=32, resize=32), Preprocess(size=48, resize=54)
+KINDS: tuple[Literal["none", "light", "standard", "strong"], ...] = ("none", "light", "standard", "strong")
+
+
+def photo(width: int = 32, height: int = 32) -> Image.Image:
+    """A coloured gradient: any crop, flip, turn or change of colour shows."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x / 2 - y / 2], axis=2).astype(np.uint8))
+
+
+def still(**columns: float) -> npt.NDArray[np.float64]:
+    """Draws that change nothing (the largest crop, no flip, no turn), but for the columns given."""
+    values = np.full(DRAWS, 0.5)
+    values[FLIP], values[TRIVIAL.start], values[ERASE.start] = 0.9, 0.0, 0.9
+    values[CROP.start] = 1.0
+    for name, value in columns.items():
+        values[{"flip": FLIP, "rotate": ROTATE, "operation": TRIVIAL.start, "erase": ERASE.start}[name]] = value
+    return values
+
+
+@pytest.mark.parametrize("preprocess", [SMALL, LARGE])
+def test_none_is_the_deterministic_transform(preprocess: Preprocess) -> None:
+    for position in range(5):
+        values = draws.uniforms(0, 1, [position], DRAWS)[0]
+        assert np.array_equal(augment(photo(70, 50), preprocess, NOTHING, values), transform(photo(70, 50), preprocess))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("size", [(32, 32), (90, 40), (40, 90), (5, 7), (1, 1), (1, 300)])
+@pytest.mark.parametrize("preprocess", [SMALL, LARGE])
+def test_any_picture_becomes_a_square_of_uint8(
+    kind: Any, rule: ResizeRule, size: tuple[int, int], preprocess: Preprocess
+) -> None:
+    augmentation = Augmentation(kind=kind, flip=True, rotate=30, color_jitter=0.5)
+    for values in (np.zeros(DRAWS), np.full(DRAWS, 1 - 2.0**-53), *draws.uniforms(0, 1, range(3), DRAWS)):
+        pixels = augment(photo(*size), replace(preprocess, rule=rule), augmentation, values)
+        assert pixels.shape == (preprocess.size, preprocess.size, 3)
+        assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("preprocess", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", ["light", "standard", "strong"])
+def test_flip_mirrors_half_of_the_images(kind: Any, preprocess: Preprocess) -> None:
+    on = Augmentation(kind=kind, flip=True, rotate=0, color_jitter=0)
+    off = replace(on, flip=False)
+    flipped = augment(photo(), preprocess, on, still(flip=0.49))
+    assert np.array_equal(flipped, augment(photo(), preprocess, off, still(flip=0.49))[:, ::-1])
+    assert np.array_equal(augment(photo(), preprocess, on, still(flip=0.51)), flipped[:, ::-1])
+
+
+def test_rotate_turns_by_up_to_its_degrees() -> None:
+    augmentation = replace(NOTHING, rotate=90)
+    plain = np.asarray(photo()).astype(int)
+    for draw, turned in ((1.0, np.rot90(plain)), (0.0, np.rot90(plain, -1)), (0.5, plain)):
+        assert abs(augment(photo(), SMALL, augmentation, still(rotate=draw)).astype(int) - turned).max() <= 1
+    gentle = augment(photo(), SMALL, replace(NOTHING, rotate=5), still(rotate=1.0))
+    assert not np.array_equal(gentle, plain)
+    assert (augment(photo(), SMALL, replace(NOTHING, rotate=45), still(rotate=1.0))[0, 0] == SMALL.fill).all()
+
+
+@pytest.mark.parametrize(("number", "quality"), [(0, "brightness"), (1, "contrast"), (2, "saturation")])
+def test_color_jitter_varies_three_qualities_each_by_its_own_draw(number: int, quality: str) -> None:
+    def measure(pixels: npt.NDArray[np.uint8]) -> float:
+        levels = pixels.astype(float)
+        of = {"brightness": levels, "contrast": levels.mean(axis=2), "saturation": np.ptp(levels, axis=2)}[quality]
+        return float(of.std() if quality == "contrast" else of.mean())
+
+    measured = []
+    for draw in (0.0, 0.5, 1.0):
+        values = still()
+        values[JITTER.start + number] = draw
+        measured.append(measure(augment(photo(), SMALL, replace(NOTHING, color_jitter=0.5), values)))
+    assert measured[0] < 0.9 * measured[1]
+    assert measured[1] < 0.97 * measured[2]
+    assert measured[1] == pytest.approx(measure(np.asarray(photo())), rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "smallest"), [("light", 0.5), ("standard", 0.25), ("strong", 0.08)])
+def test_large_inputs_are_cut_at_random_down_to_the_documented_share(kind: Any, smallest: float) -> None:
+    """The gradient tells where the box was: red counts columns, green rows."""
+    augmentation = Augmentation(kind=kind, flip=False, rotate=0, color_jitter=0)
+    values = draws.uniforms(0, 1, range(400), DRAWS)
+    values[:, TRIVIAL], values[:, ERASE] = 0.0, 0.9
+    shares, centres = [], []
+    for row in values:
+        pixels = augment(photo(256, 256), LARGE, augmentation, row).astype(float)
+        red, green = pixels[:, :, 0].mean(axis=0), pixels[:, :, 1].mean(axis=1)
+        shares.append((red[-1] - red[0] + 6) * (green[-1] - green[0] + 6) / 256**2)
+        centres.append(red.mean())
+    assert min(shares) == pytest.approx(smallest, abs=0.05)
+    assert max(shares) > 0.9
+    assert np.ptp(centres) > 50
+
+
+def test_small_inputs_are_shifted_and_not_cut_to_pieces() -> None:
+    standard = Augmentation(kind="standard", flip=False, rotate=0, color_jitter=0)
+    assert np.array_equal(augment(photo(), SMALL, replace(standard, kind="light"), still()), np.asarray(photo()))
+    seen = set()
+    for row in draws.uniforms(0, 1, range(500), DRAWS):
+        pixels = augment(photo(), SMALL, standard, row)
+        shift = int(pixels[16, 16, 0]) - int(np.asarray(photo())[16, 16, 0])
+        seen.add(round(shift * 31 / 255))
+    assert seen == set(range(-4, 5))
+
+
+def test_what_a_shift_brings_in_is_the_mirrored_border() -> None:
+    values = still()
+    values[CROP] = [1.0, 0.5, 0.0, 0.5]
+    shifted = augment(photo(), SMALL, Augmentation(kind="standard", flip=False, rotate=0, color_jitter=0), values)
+    plain = np.asarray(photo())
+    assert np.array_equal(shifted[:, 4:], plain[:, :28])
+    assert np.array_equal(shifted[:, :4], plain[:, 4:0:-1])
+
+
+STRONG = Augmentation(kind="strong", flip=False, rotate=0, color_jitter=0)
+
+
+@pytest.mark.parametrize("operation", range(14))
+def test_strong_covers_all_operations_of_trivial_augment(operation: int) -> None:
+    """Each acts, without an error at any strength of either sign."""
+    noise = np.random.default_rng(0).integers(-20, 20, (32, 32, 3))  # for sharpness to act on
+    dull = Image.fromarray((np.asarray(photo()) // 2 + 40 + noise).astype(np.uint8))  # for auto-contrast to have room
+    results = set()
+    for strength in np.linspace(0, 1 - 1e-9, 31):
+        for sign in (0.1, 0.9):
+            values = still(operation=(operation + 0.5) / 14)
+            values[TRIVIAL.start + 1 : TRIVIAL.stop] = strength, sign
+            pixels = augment(dull, SMALL, STRONG, values)
+            assert pixels.shape == (32, 32, 3)
+            results.add(pixels.tobytes())
+    assert operation == 0 or results != {np.asarray(dull).tobytes()}
+    expected = {0: 1, 10: 7, 11: 15, 12: 1, 13: 1}.get(operation, 50)
+    assert len(results) >= expected
+
+
+def test_strong_survives_many_draws_on_odd_pictures() -> None:
+    pictures = [photo(33, 47), Image.new("RGB", (20, 20)), Image.new("RGB", (3, 60), "white")]
+    for number, row in enumerate(draws.uniforms(3, 1, range(600), DRAWS)):
+        for preprocess in (SMALL, LARGE):
+            pixels = augment(pictures[number % 3], preprocess, replace(STRONG, flip=True), row)
+            assert pixels.shape[0] == preprocess.size
+
+
+def test_one_image_in_four_is_erased_by_the_mean_colour_within_bounds() -> None:
+    strange = Preprocess(size=32, resize=32, mean=(0.9, 0.1, 0.7))
+    values = draws.uniforms(0, 1, range(800), DRAWS)
+    values[:, TRIVIAL] = 0.0
+    values[:, CROP] = 0.5
+    shares = np.array([(augment(photo(), strange, STRONG, row) == strange.fill).all(axis=2).mean() for row in values])
+    assert (shares > 0).mean() == pytest.approx(0.25, abs=0.05)
+    assert shares[shares > 0].min() < 0.05
+    assert shares.max() == pytest.approx(0.33, abs=0.04)
+
+
+@pytest.mark.parametrize("preprocess", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", ["light", "standard", "strong"])
+def test_copies_of_one_image_in_a_batch_differ(kind: Any, preprocess: Preprocess) -> None:
+    augmentation = Augmentation(kind=kind, flip=True, rotate=0, color_jitter=0)
+    rows = draws.uniforms(0, 1, range(64), DRAWS)
+    distinct = {augment(photo(64, 64), preprocess, augmentation, row).tobytes() for row in rows}
+    small_and_light = preprocess is SMALL and kind == "light"  # a flip is all that happens
+    assert len(distinct) >= (2 if small_and_light else 32)
+    again = augment(photo(64, 64), preprocess, augmentation, rows[5])
+    assert again.tobytes() in distinct
+
+
+def test_pad_shows_the_whole_picture_with_borders() -> None:
+    red = Image.new("RGB", (96, 48), (255, 0, 0))
+    pixels = augment(red, replace(LARGE, rule="pad"), replace(STRONG, kind="light"), still())
+    rows = (pixels == (255, 0, 0)).all(axis=2).mean(axis=1)
+    assert (pixels[0] == LARGE.fill).all()
+    assert (pixels[-1] == LARGE.fill).all()
+    assert rows[24] == 1
+    assert rows.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_squash_keeps_the_distortion_that_validation_has() -> None:
+    """A disc on a 2:1 picture is half as wide as high after squashing, in training as in validation."""
+    x, y = np.meshgrid(np.arange(128), np.arange(64))
+    disc = Image.fromarray(
+        np.where(((x - 64) ** 2 + (y - 32) ** 2 < 20**2)[:, :, None], 255, 0).astype(np.uint8) * np.ones(3, np.uint8)
+    )
+
+    def shape(pixels: npt.NDArray[np.uint8]) -> float:
+        inside = pixels[:, :, 0] > 127
+        return float(inside.any(axis=0).sum() / inside.any(axis=1).sum())
+
+    values = still()
+    values[CROP] = [0.0, 0.5, 0.5, 0.5]
+    expectations: dict[ResizeRule, float] = {"squash": 0.5, "crop": 1.0, "pad": 1.0}
+    for rule, expected in expectations.items():
+        preprocess = replace(LARGE, rule=rule)
+        assert shape(transform(disc, preprocess)) == pytest.approx(expected, abs=0.1)
+        light = replace(STRONG, kind="light")
+        assert shape(augment(disc, preprocess, light, values)) == pytest.approx(expected, abs=0.1), rule
+
+
+def test_a_strip_cannot_fill_the_memory() -> None:
+    """Padded to a square, 1 x 65000 pixels would take 17 GB."""
+    strip = Image.fromarray(np.zeros((65000, 1, 3), dtype=np.uint8))
+    assert augment(strip, replace(LARGE, rule="pad"), STRONG, still()).shape == (48, 48, 3)
+
+
+def test_an_augmentation_describes_itself() -> None:
+    assert str(Augmentation(kind="standard", flip=True, rotate=0, color_jitter=0)) == "standard"
+    described = str(Augmentation(kind="strong", flip=False, rotate=15, color_jitter=0.4))
+    assert described == "strong, no flip, rotate 15°, color jitter 0.4"

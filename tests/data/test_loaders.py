@@ -1,0 +1,241 @@
+"""Batches are functions of seed and epoch: worker count, restarts and ranks change nothing about them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_tree
+
+from imgcls.data import loaders
+from imgcls.data.augment import Augmentation
+from imgcls.data.folder import read_split
+from imgcls.data.images import ArrayImages
+from imgcls.data.listing import Listing
+from imgcls.data.loaders import Batch, Batches, Places, choose_workers
+from imgcls.errors import DataError, ResourceError
+from imgcls.pixels.transform import transform
+from imgcls.schema import Preprocess
+
+PREPROCESS = Preprocess(size=16, resize=16)
+STANDARD = Augmentation(kind="standard", flip=True, rotate=0, color_jitter=0)
+
+
+def listing(count: int) -> Listing:
+    """Pictures in memory, all different, of three classes in turn."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.int64) % 3
+    return Listing("set/train", ArrayImages.of("train", pixels), labels, ("ant", "bee", "cat"))
+
+
+def equal(first: Batch, second: Batch) -> bool:
+    pairs = ((first.images, second.images), (first.labels, second.labels), (first.real, second.real))
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_batch_is_uint8_pictures_and_int64_labels() -> None:
+    images = listing(6)
+    (batch,) = Batches(images, PREPROCESS, batch_size=8).epoch(1)
+    assert (batch.images.shape, batch.images.dtype) == ((6, 3, 16, 16), torch.uint8)
+    assert batch.images.is_contiguous()
+    assert (batch.labels.tolist(), batch.labels.dtype) == ([0, 1, 2, 0, 1, 2], torch.int64)
+    assert (batch.real.tolist(), batch.real.dtype) == ([True] * 6, torch.bool)
+    for index in range(6):
+        expected = transform(images.images.load(index), PREPROCESS)
+        assert np.array_equal(batch.images[index].numpy().transpose(1, 2, 0), expected)
+
+
+def test_worker_count_changes_nothing(tmp_path: Path) -> None:
+    images = read_split(str(draw_tree(tmp_path, {"ant": 6, "bee": 5})))
+    by_count = []
+    for workers in (0, 1, 2):
+        options: dict[str, Any] = {"batch_size": 4, "augmentation": STANDARD, "shuffle": True, "seed": 3}
+        batches = Batches(images, PREPROCESS, workers=workers, **options)
+        by_count.append([batch for epoch in (1, 2) for batch in batches.epoch(epoch)])
+    assert len(by_count[0]) == 6
+    for others in by_count[1:]:
+        assert all(equal(first, other) for first, other in zip(by_count[0], others, strict=True))
+
+
+def test_workers_that_live_on_see_the_new_epoch() -> None:
+    batches = Batches(listing(8), PREPROCESS, batch_size=8, augmentation=STANDARD, shuffle=True, workers=1)
+    first, second, again = (next(iter(list(batches.epoch(epoch)))) for epoch in (1, 2, 1))
+    assert not equal(first, second)
+    assert equal(first, again)
+    order = torch.argsort(first.labels, stable=True)
+    assert not torch.equal(first.images[order], second.images[torch.argsort(second.labels, stable=True)])
+
+
+def test_an_epoch_left_early_does_not_disturb_the_next() -> None:
+    batches = Batches(listing(20), PREPROCESS, batch_size=4, augmentation=STANDARD, shuffle=True, workers=2)
+    whole = list(batches.epoch(2))
+    abandoned = batches.epoch(1)
+    next(abandoned)
+    del abandoned
+    assert all(equal(a, b) for a, b in zip(whole, batches.epoch(2), strict=True))
+
+
+def test_another_seed_gives_another_order_and_other_changes() -> None:
+    images = listing(30)
+    first, second = (
+        next(iter(Batches(images, PREPROCESS, batch_size=30, augmentation=STANDARD, shuffle=True, seed=s).epoch(1)))
+        for s in (0, 1)
+    )
+    assert not torch.equal(first.labels, second.labels)
+
+
+def test_copies_of_one_image_in_a_batch_differ() -> None:
+    pixels = np.repeat(listing(1).images.pixels, 64, axis=0)  # type: ignore[attr-defined]
+    copies = Listing("copies", ArrayImages.of("train", pixels), np.zeros(64, dtype=np.int64), ("ant",))
+    (batch,) = Batches(copies, PREPROCESS, batch_size=64, augmentation=STANDARD, shuffle=True).epoch(1)
+    assert len({image.numpy().tobytes() for image in batch.images}) >= 32
+    (plain,) = Batches(copies, PREPROCESS, batch_size=64).epoch(1)
+    assert len({image.numpy().tobytes() for image in plain.images}) == 1
+
+
+def test_iterating_leaves_the_global_torch_generator_alone() -> None:
+    """Validation in between must not change what dropout draws next."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        list(Batches(listing(8), PREPROCESS, batch_size=4, shuffle=True, workers=workers).epoch(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Size(NamedTuple):
+    images: int
+    batch_size: int
+    expected: list[int]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        Size(9, 4, [4, 3, 2]),  # BatchNorm needs two images: the last one borrows
+        Size(8, 4, [4, 4]),
+        Size(10, 4, [4, 4, 2]),
+        Size(5, 4, [3, 2]),
+        Size(3, 4, [3]),
+        Size(1, 4, [1]),
+        Size(3, 2, [2, 1]),  # borrowing would only move the lonely image
+        Size(3, 1, [1, 1, 1]),
+    ],
+)
+def test_a_last_batch_of_one_image_borrows_one(size: Size) -> None:
+    places = Places(size.images, size.batch_size, seed=0, shuffle=True)
+    assert [len(batch) for batch in places] == size.expected
+    assert len(places) == len(size.expected)
+
+
+def test_validation_is_in_order_and_borrows_nothing() -> None:
+    places = Places(9, 4, seed=0, shuffle=False)
+    assert [index for batch in places for _, _, index in batch] == list(range(9))
+    assert [len(batch) for batch in places] == [4, 4, 1]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 8, 9, 13])
+def test_ranks_together_see_each_image_once_in_as_many_steps(count: int, ranks: int, shuffle: bool) -> None:
+    """7 images on 2 ranks are 7: fillers are marked and count nowhere."""
+    shares = []
+    for rank in range(ranks):
+        places = Places(count, 2, seed=0, shuffle=shuffle, rank=rank, ranks=ranks)
+        places.epoch = 4
+        shares.append(list(places))
+    assert len({len(share) for share in shares}) == 1
+    real = [index for share in shares for batch in share for _, position, index in batch if position >= 0]
+    assert sorted(real) == list(range(count))
+    assert all(batch for share in shares for batch in share), "no rank is ever without an image"
+
+
+def test_ranks_together_make_the_batches_of_one_process() -> None:
+    images = listing(10)
+    options: dict[str, Any] = {"augmentation": STANDARD, "shuffle": True, "seed": 5}
+    whole = list(Batches(images, PREPROCESS, batch_size=4, **options).epoch(2))
+    shares = [
+        list(Batches(images, PREPROCESS, batch_size=2, rank=rank, ranks=2, **options).epoch(2)) for rank in (0, 1)
+    ]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(batch.images, torch.cat([first.images, second.images]))
+        assert torch.equal(batch.labels, torch.cat([first.labels, second.labels]))
+
+
+def test_a_filler_is_marked() -> None:
+    batches = [list(Batches(listing(1), PREPROCESS, batch_size=2, rank=rank, ranks=2).epoch(1)) for rank in (0, 1)]
+    assert sorted(batch.real.tolist() for (batch,) in batches) == [[False], [True]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
+    images = read_split(str(draw_tree(tmp_path, {"ant": 3, "bee": 3})))
+    damaged = tmp_path / "bee" / "001.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"bee/001\.png: .*: replace or remove the file") as caught:
+        list(Batches(images, PREPROCESS, batch_size=2, workers=workers).epoch(1))
+    assert caught.value.exit_code == 3
+
+
+class Deadly(ArrayImages):
+    """Pictures whose loader process is killed, as by the system when memory runs out."""
+
+    def load(self, index: int) -> Any:
+        os._exit(9)
+
+
+def test_a_lost_worker_is_a_resource_error() -> None:
+    whole = listing(4)
+    deadly = Listing("x", Deadly.of("train", np.zeros((4, 16, 16, 3), dtype=np.uint8)), whole.labels, whole.classes)
+    with pytest.raises(ResourceError, match=r"a loader process died .*: memory may be short; lower --workers"):
+        list(Batches(deadly, PREPROCESS, batch_size=2, workers=1).epoch(1))
+
+
+def test_no_more_workers_than_batches() -> None:
+    batches = Batches(listing(4), PREPROCESS, batch_size=4, workers=8)
+    assert batches._workers == 1
+    assert len(batches) == 1
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A machine with as many CPUs and as much shared memory as the test says."""
+
+    def build(cpus: int, shared: int) -> None:
+        usage = shutil.disk_usage("/")._replace(free=shared)
+        monkeypatch.setattr(loaders, "available_cpus", lambda: cpus)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        monkeypatch.setattr(os.path, "isdir", lambda path: True)
+
+    return build  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "shared", "processes", "count", "reason"),
+    [
+        (4, 1 << 34, 1, 4, "4 CPUs"),
+        (64, 1 << 34, 1, 8, "64 CPUs"),
+        (64, 1 << 34, 16, 4, "64 CPUs"),
+        (1, 1 << 34, 4, 1, "1 CPUs"),
+        (8, 64 << 20, 1, 2, "/dev/shm has only 64 MiB free"),  # a container's default
+        (8, 64 << 20, 2, 1, "/dev/shm has only 64 MiB free"),
+        (8, 1 << 20, 1, 0, "/dev/shm has only 1 MiB free"),
+    ],
+)
+def test_workers_are_chosen_with_a_reason(
+    machine: Any, cpus: int, shared: int, processes: int, count: int, reason: str
+) -> None:
+    machine(cpus, shared)
+    choice = choose_workers(None, batch_bytes=10 << 20, processes=processes)
+    assert (choice.name, choice.value, choice.reason) == ("workers", count, reason)
+
+
+def test_workers_asked_for_are_taken(machine: Any) -> None:
+    machine(1, 0)
+    assert choose_workers(12, batch_bytes=1 << 30).value == 12
+    assert choose_workers(0, batch_bytes=1).reason == "as asked"

@@ -1,0 +1,137 @@
+"""What the user names becomes a stream of paths: nothing twice, nothing silently left out."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgcls.inference.inputs import expand, is_hidden, is_image_name, walk
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make(tmp_path, "b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "sub/c.webp", "sub/deep/d.tiff", "__MACOSX/._b.jpg")
+    make(tmp_path, ".cache/e.jpg")
+    return tmp_path
+
+
+def below(root: Path, paths: Iterator[str]) -> list[str]:
+    return [os.path.relpath(path, root) for path in paths]
+
+
+def test_a_folder_gives_its_images_in_sorted_order(folder: Path) -> None:
+    assert below(folder, expand([str(folder)])) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.tiff"]
+
+
+def test_arguments_keep_their_order_and_files_any_name(folder: Path) -> None:
+    arguments = [str(folder / "sub"), str(folder / "notes.txt"), "missing.jpg"]
+    assert list(expand(arguments)) == [
+        *(str(folder / "sub/c.webp"), str(folder / "sub/deep/d.tiff")),
+        *(str(folder / "notes.txt"), "missing.jpg"),  # they become rows with an error
+    ]
+
+
+def test_globs_are_expanded_where_the_shell_did_not(folder: Path) -> None:
+    assert below(folder, expand([f"{folder}/*.jpg"])) == ["b.jpg"]
+    assert below(folder, expand([f"{folder}/**/*.[tw]*"])) == ["notes.txt", "sub/c.webp", "sub/deep/d.tiff"]
+    assert list(expand([f"{folder}/*.bmp"])) == []
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
+    make(tmp_path, "cat[1].jpg", "cat1.jpg")
+    assert below(tmp_path, expand([str(tmp_path / "cat[1].jpg")])) == ["cat[1].jpg"]
+
+
+def test_standard_input_gives_one_path_per_line() -> None:
+    stdin = io.BytesIO(b"a.jpg\n with space.jpg\n\n-dash.jpg\nlast.jpg")
+    assert list(expand(["first.jpg", "-"], stdin)) == [
+        *("first.jpg", "a.jpg", " with space.jpg", "-dash.jpg", "last.jpg"),
+    ]
+
+
+def test_nul_separated_paths_may_hold_newlines_and_any_bytes() -> None:
+    stdin = io.BytesIO(b"new\nline.jpg\0caf\xe9.jpg\0")
+    assert list(expand(["-"], stdin, null_separated=True)) == ["new\nline.jpg", os.fsdecode(b"caf\xe9.jpg")]
+
+
+def test_a_slow_writer_gets_its_paths_through_as_it_writes() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stdin:
+        paths = expand(["-"], stdin)
+        os.write(writer, b"a.jpg\nb.j")
+        assert next(paths) == "a.jpg"
+        os.write(writer, b"pg\n")
+        assert next(paths) == "b.jpg"
+        os.close(writer)
+        assert list(paths) == []
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    make(tmp_path, "real/a.jpg", "outside/b.jpg")
+    root = tmp_path / "real"
+    (root / "again").symlink_to(root)
+    (root / "elsewhere").symlink_to(tmp_path / "outside")
+    (root / "twice").symlink_to(tmp_path / "outside")
+    assert below(root, expand([str(root)])) == ["a.jpg", "elsewhere/b.jpg"]
+
+
+def test_links_to_nowhere_and_to_themselves_are_passed_on(tmp_path: Path) -> None:
+    """They become rows with an error of their own."""
+    (tmp_path / "dangling.jpg").symlink_to("gone")
+    (tmp_path / "itself.jpg").symlink_to("itself.jpg")
+    make(tmp_path, "z.jpg")
+    assert below(tmp_path, expand([str(tmp_path)])) == ["dangling.jpg", "itself.jpg", "z.jpg"]
+
+
+def test_special_files_and_folders_with_an_image_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    make(tmp_path, "folder.jpg/a.png")
+    assert below(tmp_path, expand([str(tmp_path)])) == ["pipe.jpg", "folder.jpg/a.png"]
+
+
+def test_a_folder_that_cannot_be_read_shows_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "open/a.jpg", "closed/b.jpg")
+    scandir = os.scandir
+
+    def guarded(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert below(tmp_path, walk(str(tmp_path))) == ["closed", "open/a.jpg"]
+    assert below(tmp_path, expand([str(tmp_path)])) == ["closed", "open/a.jpg"]
+
+
+def test_names_with_odd_characters_come_through_unchanged(tmp_path: Path) -> None:
+    odd = [
+        "new\nline.jpg",
+        "quote\"'.jpg",
+        "esc\x1b[31m.jpg",
+        "-dash.jpg",
+        "\u202ertl.jpg",
+        os.fsdecode(b"caf\xe9.jpg"),
+    ]
+    odd.append("x" * 251 + ".jpg")
+    make(tmp_path, *odd)
+    assert sorted(below(tmp_path, expand([str(tmp_path)]))) == sorted(odd)
+
+
+def test_image_names_are_known_by_their_extension() -> None:
+    assert all(is_image_name(name) for name in ("a.jpg", "A.JPEG", "dir/a.PnG", "a.b.webp", "a.tif", "-.pgm"))
+
+
+def test_other_names_are_no_images() -> None:
+    assert not any(is_image_name(name) for name in ("a.gif", "a.txt", "jpg", "a.jpg.part", "dir/._a.jpg", ".jpg"))
+    assert [is_hidden(name) for name in (".git", "__MACOSX", "cats", "_cats")] == [True, True, False, False]

@@ -1,0 +1,165 @@
+"""From paths to predictions, with a function in place of a network: softmax, top-k, threshold, order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from imgcls.errors import UsageError
+from imgcls.inference import model as module
+from imgcls.inference.model import Model, load, softmax
+from imgcls.schema import ModelCard, Prediction, Preprocess, Pretrained
+
+
+def fake(classes: tuple[str, ...], seen: list[int] | None = None) -> Model:
+    """A model whose logit for a class is the mean level of one colour channel: red, green, blue."""
+
+    def logits(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (8, 8, 3)
+        if seen is not None:
+            seen.append(len(images))
+        levels: npt.NDArray[np.float32] = images.mean(axis=(1, 2), dtype=np.float32)
+        return levels[:, : len(classes)] / np.float32(32)
+
+    card = ModelCard(
+        arch="fake",
+        arch_options={},
+        classes=classes,
+        preprocess=Preprocess(size=8, resize=8),
+        pretrained=Pretrained(asked="no", used=None, reason=""),
+    )
+    return Model(card, logits)
+
+
+COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200), "olive": (100, 100, 0)}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, str]:
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (10, 10), colour).save(tmp_path / f"{name}.png")
+    return {name: str(tmp_path / f"{name}.png") for name in COLOURS}
+
+
+def one(model: Model, path: str, **options: object) -> Prediction:
+    (answer,) = model.predict([path], **options)  # type: ignore[arg-type]
+    return answer
+
+
+def test_softmax_is_stable_and_sums_to_one() -> None:
+    logits = np.array([[1000, 1000, 0], [-1e30, 0, 1], [0, 0, 0]], dtype=np.float32)
+    probabilities = softmax(logits)
+    assert probabilities.dtype == np.float64
+    assert probabilities.sum(axis=1) == pytest.approx([1, 1, 1])
+    assert probabilities[0] == pytest.approx([0.5, 0.5, 0])
+    assert probabilities[1, 2] == pytest.approx(np.e / (1 + np.e))
+    assert logits[0, 0] == 1000, "the argument is left alone"
+
+
+@pytest.mark.parametrize("workers", [0, 2, None])
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_predictions_keep_the_order_with_failures_in_their_place(
+    paths: dict[str, str], tmp_path: Path, batch_size: int, workers: int | None
+) -> None:
+    """A failed image must never shift its neighbours' answers."""
+    (tmp_path / "text.jpg").write_text("no picture")
+    names = ["blue", "missing", "red", "text", "text", "green", "red", "missing"]
+    known = paths | {"missing": str(tmp_path / "missing.png"), "text": str(tmp_path / "text.jpg")}
+    model = fake(("red", "green", "blue"))
+    answers = list(model.predict([known[name] for name in names], batch_size=batch_size, workers=workers))
+    assert [answer.path for answer in answers] == [known[name] for name in names]
+    for name, answer in zip(names, answers, strict=True):
+        if name in COLOURS:
+            assert (answer.class_name, answer.error) == (name, None)
+        else:
+            assert (answer.class_name, answer.confidence, answer.top) == (None, None, None)
+            assert answer.error
+            assert answer.error.startswith(known[name])
+
+
+def test_a_batch_of_failures_only_never_reaches_the_network(tmp_path: Path) -> None:
+    seen: list[int] = []
+    answers = list(fake(("red", "green"), seen).predict([str(tmp_path / f"{n}.jpg") for n in range(3)]))
+    assert len(answers) == 3
+    assert seen == []
+
+
+def test_no_paths_no_predictions() -> None:
+    assert list(fake(("red", "green")).predict([])) == []
+
+
+def test_predictions_are_streamed(paths: dict[str, str]) -> None:
+    taken: list[str] = []
+
+    def stream() -> Iterator[str]:
+        for _ in range(1000):
+            taken.append("x")
+            yield paths["red"]
+
+    answers = fake(("red", "green", "blue")).predict(stream(), batch_size=2, workers=0)
+    next(answers)
+    assert len(taken) < 20
+    answers.close()  # type: ignore[attr-defined]
+
+
+def test_top_k_lists_the_best_classes_first(paths: dict[str, str]) -> None:
+    model = fake(("red", "green", "blue"))
+    answer = one(model, paths["olive"], top_k=2)
+    assert answer.top is not None
+    assert [score.class_name for score in answer.top] == ["red", "green"], "equal scores keep the classes' order"
+    everything = one(model, paths["green"], top_k=99)
+    assert everything.top is not None
+    assert len(everything.top) == 3
+    assert sum(score.confidence for score in everything.top) == pytest.approx(1)
+    assert everything.top[0].class_name == everything.class_name == "green"
+    assert everything.top[0].confidence == everything.confidence
+
+
+def test_two_classes_the_threshold_decides_for_the_second(paths: dict[str, str]) -> None:
+    model = fake(("red", "green"))
+    assert one(model, paths["olive"]).class_name == "red"
+    assert one(model, paths["olive"], threshold=0.5).class_name == "green", "from this probability on"
+    sure = one(model, paths["red"], threshold=0.001)
+    assert sure.class_name == "green"
+    assert sure.confidence == pytest.approx(1 / (1 + np.exp(200 / 32)), rel=1e-3)
+    assert not sure.below_threshold
+    assert one(model, paths["green"], threshold=0.9999).class_name == "red"
+
+
+def test_more_classes_there_is_no_answer_below_the_threshold(paths: dict[str, str]) -> None:
+    model = fake(("red", "green", "blue"))
+    doubtful = one(model, paths["olive"], threshold=0.9, top_k=3)
+    assert doubtful.class_name is None
+    assert doubtful.below_threshold
+    assert doubtful.error is None
+    assert doubtful.confidence == pytest.approx(0.49, abs=0.02)
+    assert doubtful.top is not None
+    assert len(doubtful.top) == 3
+    assert one(model, paths["red"], threshold=0.9).class_name == "red"
+
+
+def test_loading_a_missing_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--ckpt .*none\.pt: no such file"):
+        load(str(tmp_path / "none.pt"))
+
+
+def test_the_back_end_is_chosen_by_the_files_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = fake(("red", "green"))
+    asked: list[tuple[str, str, bool]] = []
+
+    def back_end(path: str, device: str, amp: bool) -> Model:
+        asked.append((path, device, amp))
+        return wanted
+
+    monkeypatch.setattr(module, "BACKENDS", {"": "other:load", ".onnx": "onnx:load"})
+    monkeypatch.setattr(module, "resolve", lambda entry: back_end if entry == "onnx:load" else None)
+    path = tmp_path / "model.ONNX"
+    path.touch()
+    assert load(str(path), device="cpu") is wanted
+    assert asked == [(str(path), "cpu", False)]

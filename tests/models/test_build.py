@@ -1,0 +1,340 @@
+"""A network takes uint8 images, has the stem and dropout asked for, and loads a state all or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from imgcls.errors import CheckpointError, Exit, UsageError
+from imgcls.models import build
+from imgcls.models.build import (
+    Classifier,
+    Normalize,
+    build_model,
+    build_network,
+    count_parameters,
+    has_batch_norm,
+    has_small_stem,
+    head,
+    load_state,
+    size_problem,
+)
+from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocess, Pretrained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other make small batches twelve times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# Normalize -----------------------------------------------------------------------------------------------------------
+
+
+def test_normalize_equals_torchvision() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    theirs = torchvision.transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)(levels / 255)
+    ours = Normalize(IMAGENET_MEAN, IMAGENET_STD)(levels)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_normalize_takes_float_of_0_to_255_as_mixup_makes_it() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    assert torch.equal(normalize(images.float()), normalize(images))
+    assert torch.equal(normalize(images.half()), normalize(images))  # 0..255 is exact in float16
+
+
+@pytest.mark.parametrize(
+    ("images", "advice"),
+    [
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), "add a batch axis"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "channels first"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"\[B, 3, H, W\]"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "must be uint8"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "must be uint8"),
+    ],
+)
+def test_normalize_refuses_another_layout_or_type_in_one_line(images: torch.Tensor, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice) as caught:
+        Normalize(IMAGENET_MEAN, IMAGENET_STD)(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_normalize_is_part_of_the_model_and_not_of_its_state() -> None:
+    model = Classifier(build_network("lenet", 7, 32), Preprocess(size=32, resize=32))
+    assert not Normalize(IMAGENET_MEAN, IMAGENET_STD).state_dict()
+    assert model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 7)
+    assert not [key for key in model.state_dict() if not key.startswith("network.")]
+
+
+# Stem ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnext50_32x4d", "wide_resnet50_2"])
+def test_the_small_stem_is_3x3_without_stride_or_pooling(arch: str) -> None:
+    with torch.device("meta"):
+        network: Any = build_network(arch, 7, 32, stem="small")
+        standard: Any = build_network(arch, 7, 32)
+    assert (network.conv1.kernel_size, network.conv1.stride, network.conv1.padding) == ((3, 3), (1, 1), (1, 1))
+    assert network.conv1.bias is None
+    assert isinstance(network.maxpool, nn.Identity)
+    assert (standard.conv1.kernel_size, standard.conv1.stride) == ((7, 7), (2, 2))
+    assert isinstance(standard.maxpool, nn.MaxPool2d)
+    assert network(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 7)
+
+
+def test_the_small_stem_keeps_four_times_the_detail_each_way() -> None:
+    images = torch.zeros(2, 3, 32, 32, device="meta")
+    for stem, side in (("small", 4), ("standard", 1)):
+        with torch.device("meta"):
+            network: Any = build_network("resnet18", 7, 32, stem=stem)
+        seen: list[torch.Size] = []
+        network.layer4.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(output.shape))
+        network(images)
+        assert seen == [torch.Size([2, 512, side, side])]
+
+
+@pytest.mark.parametrize("arch", ["small-cnn", "vgg11", "densenet121", "regnet_x_400mf"])
+def test_other_networks_have_no_small_stem(arch: str) -> None:
+    assert not has_small_stem(arch)
+    with pytest.raises(UsageError, match=f"--stem small: {arch} has none") as caught:
+        build_network(arch, 7, 32, stem="small")
+    assert "\n" not in str(caught.value)
+
+
+# Input sizes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "smallest"),
+    [
+        ("alexnet", 63),
+        ("convnext_tiny", 32),
+        ("densenet121", 29),
+        ("googlenet", 15),
+        ("inception_v3", 75),
+        ("lenet", 16),
+        ("squeezenet1_0", 21),
+        ("squeezenet1_1", 17),
+        ("vgg11_bn", 32),
+    ],
+)
+def test_the_smallest_size_works_and_one_pixel_less_does_not(
+    arch: str, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = smallest - 1
+    assert size_problem(arch, smallest) is None
+    assert size_problem(arch, below) == f"--size {below}: {arch} needs at least {smallest}"
+    with pytest.raises(UsageError, match="needs at least"):
+        build_network(arch, 7, below)
+
+    def runs(size: int) -> bool:
+        """Build, train and predict without asking the table."""
+        try:
+            network = build_network(arch, 7, size)
+            for mode in (True, False):
+                assert network.train(mode)(torch.rand(2, 3, size, size)).shape == (2, 7)
+        except (RuntimeError, UserWarning):  # "output size is too small"; "zero-element tensors"
+            return False
+        return True
+
+    monkeypatch.setattr(build, "SMALLEST", {})
+    monkeypatch.setattr(nn.init, "trunc_normal_", lambda tensor, *_args, **_options: tensor)  # seconds of no interest
+    assert runs(smallest)
+    assert not runs(below)
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *("small-cnn", "bn-cnn", "simple-cnn", "efficientnet_b0", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small"),
+        *("regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "swin_t", "swin_v2_t"),
+    ],
+)
+def test_the_others_take_any_size_from_8_px(arch: str) -> None:
+    assert size_problem(arch, 7) == f"--size 7: {arch} needs at least 8"
+    for size in (8, 9, 13):
+        network = build_network(arch, 7, size)
+        assert network(torch.rand(2, 3, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("arch", "side"), [("vit_b_16", 16), ("vit_b_32", 32), ("vit_h_14", 14), ("maxvit_t", 224)])
+def test_networks_that_cut_patches_need_a_multiple(arch: str, side: int) -> None:
+    assert size_problem(arch, side + 1) == f"--size {side + 1}: {arch} needs a multiple of {side}"
+    for size in (side, 2 * side):
+        with torch.device("meta"):
+            network = build_network(arch, 7, size).eval()
+            assert network(torch.zeros(2, 3, size, size)).shape == (2, 7)
+
+
+# Dropout -------------------------------------------------------------------------------------------------------------
+
+WITH_LAYER = ["bn-cnn", "efficientnet_b0", "googlenet", "inception_v3", "mobilenet_v3_small", "squeezenet1_1", "vgg11"]
+WITHOUT_LAYER = [
+    "lenet",
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "swin_t",
+    "vit_b_32",
+]
+
+
+@pytest.mark.parametrize("arch", WITH_LAYER + WITHOUT_LAYER)
+def test_dropout_acts_once_just_before_the_head_and_keeps_the_state_dict(arch: str) -> None:
+    """A layer that the network has there is set; elsewhere a hook drops the inputs of the head."""
+    size = 96 if arch == "inception_v3" else 64
+    with torch.device("meta"):
+        network, plain = build_network(arch, 7, size, dropout=0.25), build_network(arch, 7, size)
+    _, layer = head(network)
+    probabilities = [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
+    usual = [module.p for module in plain.modules() if isinstance(module, nn.Dropout)]
+    assert list(network.state_dict()) == list(plain.state_dict())
+    if arch in WITH_LAYER:
+        assert probabilities == [*usual[:-1], 0.25]
+        assert not layer._forward_pre_hooks
+    else:
+        assert probabilities == usual
+        assert len(layer._forward_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("arch", ["bn-cnn", "lenet", "resnet18", "squeezenet1_1", "googlenet", "small-cnn"])
+def test_dropout_drops_a_share_of_what_the_head_sees_and_only_in_training(arch: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(arch, 7, 32, dropout=0.75)
+    inputs: list[torch.Tensor] = []
+    # After the hook of the dropout, before the head.
+    head(network)[1].register_forward_pre_hook(lambda _module, given: inputs.append(given[0].detach()))
+    images = torch.rand(4, 3, 32, 32)
+
+    network.train()(images)
+    network.eval()(images)
+    first, second = network(images), network(images)
+
+    assert torch.equal(first, second)
+    dropped, kept = ((values == 0).float().mean().item() for values in inputs[:2])
+    # A ReLU's zeros stay zeros: of the rest three quarters are dropped.
+    assert dropped == pytest.approx(kept + 0.75 * (1 - kept), abs=0.12)
+
+
+def test_dropout_0_turns_a_networks_own_off() -> None:
+    network = build_network("bn-cnn", 7, 32, dropout=0.0)
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.0]
+
+
+# Loading -------------------------------------------------------------------------------------------------------------
+
+
+def copied(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_state_is_loaded_whole() -> None:
+    source, target = build_network("lenet", 7, 32), build_network("lenet", 7, 32)
+    load_state(target, source.state_dict())
+    assert same(copied(source), copied(target))
+
+
+def test_a_state_that_does_not_fit_changes_nothing_and_names_the_first_differences() -> None:
+    network = build_network("bn-cnn", 7, 32)
+    before = copied(network)
+    state = {key: torch.ones_like(value) for key, value in before.items()}
+    del state["0.weight"]
+    state["extra"] = torch.zeros(1)
+    state["3.weight"] = torch.zeros(1, 2)
+    state["25.weight"] = torch.zeros(3)
+    with pytest.raises(CheckpointError) as caught:
+        load_state(network, state)
+    assert str(caught.value) == (
+        "the weights are of another network: 0.weight is missing; extra is not known; "
+        "3.weight is [1, 2], not [64, 64, 3, 3] and 1 more"
+    )
+    assert caught.value.exit_code == Exit.CHECKPOINT
+    assert same(before, copied(network))
+
+
+def test_all_but_the_head_can_be_loaded() -> None:
+    source, target = build_network("lenet", 1000, 32), build_network("lenet", 7, 32)
+    fresh, name = copied(target), head(target)[0]
+    load_state(target, source.state_dict(), but=name)
+    given, now = copied(source), copied(target)
+    for key, value in now.items():
+        assert torch.equal(value, fresh[key] if key.startswith(f"{name}.") else given[key])
+
+
+def test_the_head_may_be_absent_when_it_is_not_wanted() -> None:
+    target = build_network("lenet", 7, 32)
+    name = head(target)[0]
+    state = {key: value for key, value in target.state_dict().items() if not key.startswith(f"{name}.")}
+    load_state(target, state, but=name)
+    with pytest.raises(CheckpointError, match=f"{name}.weight is missing"):
+        load_state(target, state)
+
+
+CARD = ModelCard(
+    arch="lenet",
+    arch_options={},
+    classes=("ant", "bee"),
+    preprocess=Preprocess(size=32, resize=32),
+    pretrained=Pretrained(asked="no", used=None, reason="--no-pretrained"),
+)
+
+
+def test_a_card_and_its_state_give_the_model_again() -> None:
+    for card in (CARD, dataclasses.replace(CARD, arch="resnet18", arch_options={"stem": "small", "dropout": 0.5})):
+        model = build_model(card).eval()
+        again = build_model(card, model.network.state_dict()).eval()
+        images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+        assert torch.equal(model(images), again(images))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arch": "lenet5"},
+        {"arch_options": {"depth": 3}},
+        {"arch_options": {"stem": "small"}},
+        {"arch_options": {"stem": "huge"}},
+        {"arch_options": {"dropout": "much"}},
+        {"preprocess": Preprocess(size=8, resize=8)},
+    ],
+)
+def test_a_card_of_no_network_is_an_error_of_the_checkpoint(changes: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="describes no network of this version") as caught:
+        build_model(dataclasses.replace(CARD, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_forged_input_size_takes_no_memory() -> None:
+    """`bn-cnn` for 4096 px would be 34 thousand million weights, which the file does not hold."""
+    card = dataclasses.replace(CARD, arch="bn-cnn", preprocess=Preprocess(size=4096, resize=4096))
+    with pytest.raises(CheckpointError, match="the weights are of another network"):
+        build_model(card, build_network("bn-cnn", 2, 32).state_dict())
+
+
+# Small questions -----------------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_counted_and_batch_norm_is_seen() -> None:
+    lenet = build_network("lenet", 10, 32)
+    # (75 + 1) * 6 + (150 + 1) * 16 + (400 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10
+    assert count_parameters(lenet) == 62_006
+    assert not has_batch_norm(lenet)
+    assert has_batch_norm(build_network("bn-cnn", 10, 32))

@@ -1,0 +1,78 @@
+"""One process is a world of one; two that torchrun would start find each other and add up."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from imgcls.distributed import World, joined, world_from_environment
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def outside_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_torchrun_this_process_is_the_whole_world() -> None:
+    world = world_from_environment()
+    assert world == World(rank=0, size=1, local_rank=0, local_size=1)
+    assert world.is_main
+
+
+def test_the_world_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(NAMES, ("5", "8", "1", "4"), strict=True):
+        monkeypatch.setenv(name, value)
+    world = world_from_environment()
+    assert world == World(rank=5, size=8, local_rank=1, local_size=4)
+    assert not world.is_main
+
+
+def test_half_of_an_environment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers other than torchrun set some of these names for purposes of their own."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert world_from_environment() == World()
+
+
+def test_a_world_of_one_adds_nothing_waits_for_nobody_and_connects_to_nothing() -> None:
+    world = World()
+    with joined(world, torch.device("cpu")):
+        assert not dist.is_initialized()
+        assert world.sum(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
+        world.wait()
+
+
+PROGRAM = """
+import torch
+from imgcls.distributed import joined, world_from_environment
+world = world_from_environment()
+with joined(world, torch.device("cpu")):
+    total = world.sum(torch.tensor([world.rank + 1.0, 10.0]))
+    world.wait()
+assert not torch.distributed.is_initialized()
+print(world.rank, world.is_main, total.tolist())
+"""
+
+
+def test_two_processes_sum_over_both() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in (0, 1):
+        own = dict(zip(NAMES, (str(rank), "2", str(rank), "2"), strict=True))
+        environment = os.environ | own | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes.append(
+            subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
+        )
+    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert answers == ["0 True [3.0, 20.0]", "1 False [3.0, 20.0]"]
