@@ -13,7 +13,7 @@ from imgcls.models.build import count_parameters, head
 def started(state: State, plan: Plan, out: str | None) -> Started:
     """Return the header of a run."""
     splits, network, config = plan.prepared.splits, state.model.network, plan.config
-    first_epoch = len(state.history) + 1
+    first_epoch, unasked = len(state.history) + 1, plan.prepared.start.unasked  # of which `advice` speaks
     parameters = count_parameters(network)
     return Started(
         device=plan.choices[0],
@@ -23,7 +23,7 @@ def started(state: State, plan: Plan, out: str | None) -> Started:
         images={"train": len(splits.train.images)} | ({"val": len(splits.val.images)} if splits.val else {}),
         source=splits.source,
         recipe=recipe(plan),
-        choices=plan.choices[1:],
+        choices=tuple(choice for choice in plan.choices[1:] if not (unasked and choice.name == "weights")),
         out=out,
         first_epoch=first_epoch,
         epochs=config.epochs,

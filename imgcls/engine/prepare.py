@@ -130,8 +130,8 @@ def _decide(config: DataConfig, splits: Splits, world: World) -> tuple[pretraine
     if world.is_main:
         world.wait()
     weights = Choice("weights", start.pretrained.used or "from scratch", start.pretrained.reason)
-    preprocess, why = _choose_preprocess(config, int(size.value), splits.dataset, recipe, start)
-    return start, preprocess, [size, weights, Choice("mean, std", f"{preprocess.mean}, {preprocess.std}", why)]
+    preprocess, whose, why = _choose_preprocess(config, int(size.value), splits.dataset, recipe, start)
+    return start, preprocess, [size, weights, Choice("mean, std", whose, why)]
 
 
 def _choose_size(config: DataConfig, images: Images, recipe: Recipe | None, card: ModelCard | None) -> Choice:
@@ -151,24 +151,24 @@ def _choose_size(config: DataConfig, images: Images, recipe: Recipe | None, card
 
 def _choose_preprocess(
     config: DataConfig, size: int, dataset: str | None, recipe: Recipe | None, start: pretrained.Start
-) -> tuple[Preprocess, str]:
-    mean, std, why = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's"
+) -> tuple[Preprocess, str, str]:
+    mean, std, whose, why = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", "no pretrained weights, no known data set"
     ratio = OWN_RESIZE / OWN_SIZE
     interpolation: Interpolation = "bilinear"
     if recipe is not None:
         ratio, interpolation = recipe.resize / recipe.size, recipe.interpolation
     if start.card is not None:
         theirs = start.card.preprocess
-        mean, std, why = theirs.mean, theirs.std, "those of --weights"
+        mean, std, whose, why = theirs.mean, theirs.std, "those of --weights", "the checkpoint records them"
         ratio, interpolation = theirs.resize / theirs.size, theirs.interpolation
     elif start.state is not None and recipe is not None:
-        mean, std, why = recipe.mean, recipe.std, "those of the pretrained weights"
+        mean, std, whose, why = recipe.mean, recipe.std, recipe.name, "those of the weights"
     elif dataset in STATISTICS:
         mean, std = STATISTICS[dataset]
-        why = f"those of {dataset}"
+        whose, why = f"{dataset}'s", "a data set with known ones"
     whole = config.resize != "crop" or size <= UNCROPPED_SIZE
     resize = size if whole else round(size * ratio)
     preprocess = Preprocess(
         size=size, resize=resize, rule=config.resize, interpolation=interpolation, mean=mean, std=std
     )
-    return preprocess, why
+    return preprocess, whose, why
