@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,6 @@ def setting(
     help: str,
     *,
     flag: str = "",
-    panel: str = "",
     low: float | None = None,
     high: float | None = None,
     known: Mapping[str, str] | None = None,
@@ -37,49 +35,43 @@ def setting(
 
     `low` and `high` are inclusive; `known` lists the valid names; `auto` says what None means.
     """
-    metadata = {"help": help, "flag": flag, "panel": panel, "low": low, "high": high, "known": known, "auto": auto}
+    metadata = {"help": help, "flag": flag, "low": low, "high": high, "known": known, "auto": auto}
     return field(default=default, metadata=metadata)
-
-
-data = partial(setting, panel="Data")
-network = partial(setting, panel="Network")
-step = partial(setting, panel="Optimisation")
-run = partial(setting, panel="Run")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What `train` and `inspect-batch` share: which images, and how they become batches."""
 
-    source: str = data("", "Folder of images, or a data set by name (NAME or NAME:ROOT).", flag="data")
-    arch: str = network("resnet18", "Architecture.", known=ARCHITECTURES)
-    size: int | None = data(
+    source: str = setting("", "Folder of images, or a data set by name (NAME or NAME:ROOT).", flag="data")
+    arch: str = setting("resnet18", "Architecture.", known=ARCHITECTURES)
+    size: int | None = setting(
         None,
         "Side of the square network input, pixels.",
         low=8,
         high=4096,
         auto="small images: their own side, else the architecture's",
     )
-    resize: ResizeRule = data("crop", "How an image becomes square: cut the longer side, distort, or add borders.")
-    augment: Literal["none", "light", "standard", "strong"] = data("standard", "Augmentation of training images.")
-    rotate: float = data(0.0, "Rotate training images by up to this many degrees either way.", low=0, high=180)
-    color_jitter: float = data(0.0, "Vary brightness, contrast and saturation by up to this share.", low=0, high=1)
-    flip: bool | None = data(None, "Mirror training images at random.", auto="yes, but not for mnist and svhn")
-    batch_size: int = data(64, "Images per batch and process.", low=1)
-    val_split: float = data(
+    resize: ResizeRule = setting("crop", "How an image becomes square: cut the longer side, distort, or add borders.")
+    augment: Literal["none", "light", "standard", "strong"] = setting("standard", "Augmentation of training images.")
+    rotate: float = setting(0.0, "Rotate training images by up to this many degrees either way.", low=0, high=180)
+    color_jitter: float = setting(0.0, "Vary brightness, contrast and saturation by up to this share.", low=0, high=1)
+    flip: bool | None = setting(None, "Mirror training images at random.", auto="yes, but not for mnist and svhn")
+    batch_size: int = setting(64, "Images per batch and process.", low=1)
+    val_split: float = setting(
         0.2, "Share of train/ held out when there is no validation folder; 0: none.", low=0, high=0.9
     )
-    limit: int | None = data(None, "Use at most this many images per split.", low=1, auto="all")
-    workers: int | None = data(
+    limit: int | None = setting(None, "Use at most this many images per split.", low=1, auto="all")
+    workers: int | None = setting(
         None, "Loader processes.", low=0, high=256, auto="the CPUs this process may use, at most 8"
     )
-    seed: int = run(0, "Seed of order, augmentation, initial weights and hold-out.", low=0, high=2**31 - 1)
-    pretrained: bool | None = network(
+    seed: int = setting(0, "Seed of order, augmentation, initial weights and hold-out.", low=0, high=2**31 - 1)
+    pretrained: bool | None = setting(
         None,
         "Start from published weights; an error if they cannot be had.",
         auto="when the input is at least 96 px and they can be had",
     )
-    weights: str | None = network(
+    weights: str | None = setting(
         None, "Start from this state dict or imgcls checkpoint; only the head may differ.", auto="none"
     )
 
@@ -102,51 +94,51 @@ class TrainConfig:
     """Everything `train` can be told."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    freeze_epochs: int | Literal["all"] = network(
+    freeze_epochs: int | Literal["all"] = setting(
         0, "Epochs in which only the head learns, BatchNorm of the backbone in eval mode.", low=0
     )
-    stem: Literal["auto", "small", "standard"] = network(
+    stem: Literal["auto", "small", "standard"] = setting(
         "auto", "First layers of ResNets; small is 3x3 stride 1 without max-pool, automatic up to 40 px."
     )
-    dropout: float | None = network(
+    dropout: float | None = setting(
         None, "Dropout before the head.", low=0, high=0.95, auto="as the architecture has it"
     )
-    epochs: int = step(20, "Passes over the training images.", low=1)
-    optimizer: Literal["adamw", "adam", "sgd"] = step("adamw", "Optimizer.")
-    lr: float | None = step(
+    epochs: int = setting(20, "Passes over the training images.", low=1)
+    optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "Optimizer.")
+    lr: float | None = setting(
         None,
         "Peak learning rate.",
         low=0,
         auto="3e-4 (fine-tuning transformers, ConvNeXt: 1e-4), SGD 0.1 (fine-tuning, no BatchNorm: 0.01), by batch",
     )
-    momentum: float = step(0.9, "Momentum of SGD.", low=0, high=0.999)
-    weight_decay: float = step(1e-4, "Weight decay.", low=0)
-    schedule: Literal["cosine", "onecycle", "step", "plateau", "constant"] = step(
+    momentum: float = setting(0.9, "Momentum of SGD.", low=0, high=0.999)
+    weight_decay: float = setting(1e-4, "Weight decay.", low=0)
+    schedule: Literal["cosine", "onecycle", "step", "plateau", "constant"] = setting(
         "cosine",
         "Learning-rate schedule; step: a tenth at 50 % and 75 %; plateau: a tenth after 3 epochs without improvement.",
     )
-    warmup_epochs: float | None = step(
+    warmup_epochs: float | None = setting(
         None, "Epochs of linear warm-up.", low=0, auto="5 % of the steps, at most 5 epochs; onecycle has its own"
     )
-    label_smoothing: float = step(0.0, "Label smoothing of the training loss.", low=0, high=0.99)
-    class_weights: Literal["none", "balanced"] = step("none", "Weight the loss by inverse class frequency.")
-    mixup: float = step(0.0, "Mixup: parameter of the Beta distribution; 0: off.", low=0)
-    cutmix: float = step(
+    label_smoothing: float = setting(0.0, "Label smoothing of the training loss.", low=0, high=0.99)
+    class_weights: Literal["none", "balanced"] = setting("none", "Weight the loss by inverse class frequency.")
+    mixup: float = setting(0.0, "Mixup: parameter of the Beta distribution; 0: off.", low=0)
+    cutmix: float = setting(
         0.0, "Cutmix: parameter of the Beta distribution; 0: off; with mixup, either at random.", low=0
     )
-    accumulate: int = step(1, "Batches per optimizer step.", low=1)
-    clip_grad: float | None = step(None, "Clip the norm of the gradient to this.", low=1e-12, auto="off")
-    amp: bool | None = step(None, "Mixed precision (bf16 where the GPU has it, else fp16).", auto="on CUDA only")
-    ema: bool = step(False, "Validate and keep an exponential moving average of the weights.")
-    monitor: Literal["val-acc", "val-loss", "macro-f1"] = run("val-acc", "What makes an epoch the best.")
-    early_stop: int | None = run(None, "Stop after this many epochs without improvement.", low=1, auto="off")
-    out: str | None = run(None, "Run folder.", auto="runs/<date-time>-<arch>, and ./best.pt points at its best")
-    resume: bool = run(False, "Continue the run in --out, or start it: the same line can be repeated.")
-    overwrite: bool = run(False, "Replace the files of a run in --out.")
-    dry_run: bool = run(False, "Build everything, run two steps and one validation batch, write nothing.")
-    tensorboard: bool = run(False, "Write TensorBoard event files into the run folder.")
-    deterministic: bool = run(False, "Use deterministic algorithms only (slower on CUDA).")
-    device: str = run("auto", "auto, cpu, cuda, cuda:N or mps; auto is cuda, then mps, then cpu.")
+    accumulate: int = setting(1, "Batches per optimizer step.", low=1)
+    clip_grad: float | None = setting(None, "Clip the norm of the gradient to this.", low=1e-12, auto="off")
+    amp: bool | None = setting(None, "Mixed precision (bf16 where the GPU has it, else fp16).", auto="on CUDA only")
+    ema: bool = setting(False, "Validate and keep an exponential moving average of the weights.")
+    monitor: Literal["val-acc", "val-loss", "macro-f1"] = setting("val-acc", "What makes an epoch the best.")
+    early_stop: int | None = setting(None, "Stop after this many epochs without improvement.", low=1, auto="off")
+    out: str | None = setting(None, "Run folder.", auto="runs/<date-time>-<arch>, and ./best.pt points at its best")
+    resume: bool = setting(False, "Continue the run in --out, or start it: the same line can be repeated.")
+    overwrite: bool = setting(False, "Replace the files of a run in --out.")
+    dry_run: bool = setting(False, "Build everything, run two steps and one validation batch, write nothing.")
+    tensorboard: bool = setting(False, "Write TensorBoard event files into the run folder.")
+    deterministic: bool = setting(False, "Use deterministic algorithms only (slower on CUDA).")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps; auto is cuda, then mps, then cpu.")
 
     def __post_init__(self) -> None:
         """Check every field, then the combinations that make no sense.

@@ -33,7 +33,6 @@ def test_every_setting_has_a_help_sentence(name: str) -> None:
     text = item.metadata["help"]
     assert text and text[0] != " "
     assert text.endswith("."), text
-    assert item.metadata["panel"] in ("Data", "Network", "Optimisation", "Run")
     assert (item.default is None) == bool(item.metadata["auto"]), "None means auto, and says what that is"
 
 

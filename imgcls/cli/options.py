@@ -75,12 +75,11 @@ def _annotation(item: Field[Any], hint: Any) -> Any:
         default = f"{default}] [one of: {', '.join(meta['known'])}"
     # The default is part of the sentence, because typer sees None for all of them.
     help_text = meta["help"] if hint is bool or default == "" else f"{meta['help']} [{default}]"
-    common = {"help": help_text, "show_default": False, "rich_help_panel": meta["panel"]}
     flag = config.flag(item)
     if hint is bool:
-        return Annotated[bool | None, typer.Option(flag, **common)]
+        return Annotated[bool | None, typer.Option(flag, help=help_text, show_default=False)]
     if bool in getattr(hint, "__args__", ()):
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **common)]
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text, show_default=False)]
     numbers = "N" if int in (hint, *getattr(hint, "__args__", ())) else "X"
     kind = "TEXT" if str in (hint, *getattr(hint, "__args__", ())) else numbers
     metavar = "|".join(words) if words and kind != "N" else "|".join([kind, *words])
@@ -93,6 +92,7 @@ def _annotation(item: Field[Any], hint: Any) -> Any:
             autocompletion=(lambda incomplete: [name for name in names if name.startswith(incomplete)])
             if names
             else None,
-            **common,
+            help=help_text,
+            show_default=False,
         ),
     ]

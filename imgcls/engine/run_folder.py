@@ -34,10 +34,19 @@ DEFAULT_PARENT = "runs"
 
 @dataclass
 class RunFolder:
-    """An open run folder. The lock on `run.lock` lives as long as the process."""
+    """An open run folder. The lock on `run.lock` lives until `close`, and no longer than the process."""
 
     path: Path
     lock: Any
+
+    def close(self) -> None:
+        """Let others train here; loader processes that still live hold the lock's file too, so closing is not enough."""
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+        self.lock.close()
+
+    def use_spare(self) -> None:
+        """Put last.prev.pt in the place of a damaged last.pt, which the next save would else make the spare."""
+        os.replace(self.path / "last.prev.pt", self.path / "last.pt")
 
     def save_best(self, best: Checkpoint) -> None:
         """Write best.pt."""
@@ -58,9 +67,12 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig, choices: Sequence[Choice], fingerprint: str, status: str) -> None:
         """Write config.json: what was asked for, what was decided and why, and on what it ran."""
+        resolved = {choice.name: {"value": choice.value, "reason": choice.reason} for choice in choices}
+        if config.resume and (self.path / "config.json").exists():  # what was decided at the start still stands
+            resolved = read_config(self.path)["resolved"] | resolved
         values = {
             "config": to_dict(config),
-            "resolved": {choice.name: {"value": choice.value, "reason": choice.reason} for choice in choices},
+            "resolved": resolved,
             "run": {
                 "status": status,
                 "command_line": sys.argv,
@@ -129,6 +141,17 @@ def create(config: TrainConfig) -> RunFolder:
             elif name != "run.lock":
                 (path / name).unlink(missing_ok=True)
     return RunFolder(path, lock)
+
+
+def conclude(config: TrainConfig, history: Sequence[dict[str, Any]]) -> None:
+    """Do what is left of a run that was stopped between its last epoch and its end; nothing if it was not.
+
+    Raises:
+        WriteError: it cannot be written, or another process trains in it.
+    """
+    if read_config(Path(str(config.out)))["run"]["status"] != "finished":
+        with contextlib.closing(create(config)) as folder:
+            folder.finish(history, "finished")
 
 
 def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:

@@ -6,6 +6,7 @@ Reports events and returns a result; prints nothing.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,9 @@ def train(config: TrainConfig, report: Report = silent) -> Finished:
 
 def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     began = time.monotonic()
-    last, warning = run_folder.load_last(Path(config.out)) if config.resume and config.out else (None, None)
-    if warning:
-        report(Said(warning, warning=True))
+    last, damage = run_folder.load_last(Path(config.out)) if config.resume and config.out else (None, None)
+    if damage:
+        report(Said(damage, warning=True))
     prepared = prepare(config.data, last.card if last else None, last.holdout if last else None, world)
     for finding in prepared.splits.findings:
         report(Found(finding))
@@ -71,6 +72,8 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
         if warning := resume.check(config, last, prepared):
             report(Said(warning, warning=True))
         if is_over(config, last.training["history"]):
+            if world.is_main:
+                run_folder.conclude(config, last.training["history"])
             return _finished(Path(str(config.out)), None, 0, began, "already finished")
     state, plan, said = build(config, prepared, world, last)
     if said:
@@ -87,17 +90,20 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     if folder is None:  # a rank that writes nothing
         reason = _epochs(state, plan, None, NoWriter(), report)
         return Finished(plan.card, None, None, None, len(state.history), time.monotonic() - began, reason)
-    folder.write_config(config, plan.choices, plan.card.data_fingerprint, "running")
-    writer = TensorBoardWriter(folder.path, epochs_before + 1) if config.tensorboard else NoWriter()
-    try:
-        reason = _epochs(state, plan, folder, writer, report)
-    except BaseException as error:
-        folder.set_status(_status(error))
-        raise
-    finally:
-        writer.close()
-    folder.finish(state.history, "finished")
-    return _finished(folder.path, _link(config, folder), len(state.history) - epochs_before, began, reason)
+    with closing(folder):
+        if damage:
+            folder.use_spare()
+        folder.write_config(config, plan.choices, plan.card.data_fingerprint, "running")
+        writer = TensorBoardWriter(folder.path, epochs_before + 1) if config.tensorboard else NoWriter()
+        try:
+            reason = _epochs(state, plan, folder, writer, report)
+        except BaseException as error:
+            folder.set_status(_status(error))
+            raise
+        finally:
+            writer.close()
+        folder.finish(state.history, "finished")
+        return _finished(folder.path, _link(config, folder), len(state.history) - epochs_before, began, reason)
 
 
 def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWriter, report: Report) -> str:

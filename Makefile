@@ -1,0 +1,38 @@
+# make demo: install, draw sample data, train, evaluate, predict.   make test: lint, types, tests.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := .demo
+
+.PHONY: install demo test lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/imgcls sample-data $(DEMO)/dataset
+	cd $(DEMO) && ../$(BIN)/imgcls train --data dataset --arch resnet18 --epochs 5
+	cd $(DEMO) && ../$(BIN)/imgcls evaluate --data dataset
+	cd $(DEMO) && ../$(BIN)/imgcls predict dataset/test/star/star-000.png --top-k 3
+	@echo
+	@echo 'What you would type next:'
+	@echo '  . $(BIN)/activate && cd $(DEMO)'
+	@echo '  imgcls inspect-batch --data dataset --output grid.png'
+	@echo '  imgcls train --data YOUR_FOLDER --arch resnet18 --epochs 20'
+	@echo '  imgcls predict cat.jpg --ckpt best.pt'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q
+
+clean:
+	rm -rf .venv $(DEMO) .mypy_cache .ruff_cache .pytest_cache

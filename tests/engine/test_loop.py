@@ -1,0 +1,284 @@
+"""The loop does what a loop written by hand does; windows, freezing and averaging change nothing they should not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Seen, Tensors, built, close, of, run, same, tiny
+from torch import nn
+from torch.nn import functional as F
+
+from imgcls.data import draws
+from imgcls.engine import loop
+from imgcls.engine.loop import step_weights, train_epoch
+from imgcls.engine.plan import State, balanced_weights
+from imgcls.errors import DivergedError, Exit, UsageError
+from imgcls.events import Event, Said, Stepped
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def silent(event: Event) -> None:
+    """Report to nobody."""
+
+
+# One run, written by hand ---------------------------------------------------------------------------------------------
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
+
+def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
+    """Train two epochs at a constant learning rate with nothing but torch, and return the weights."""
+    state, plan = built(tiny(data, **asked))
+    network, options = state.model, {"lr": asked["lr"], "weight_decay": asked.get("weight_decay", 1e-4)}
+    if asked["optimizer"] == "sgd":
+        options["momentum"] = asked.get("momentum", 0.9)
+    optimizer = OPTIMIZERS[asked["optimizer"]](network.parameters(), **options)
+    weight = None
+    if asked.get("class_weights") == "balanced":
+        weight = torch.tensor([7 / (2 * 2), 7 / (2 * 5)])  # two blue and five red images, see `seven`
+    criterion = nn.CrossEntropyLoss(weight, label_smoothing=asked.get("label_smoothing", 0.0), reduction="sum")
+    for epoch in (1, 2):
+        for batch in plan.batches.epoch(epoch):
+            loss = criterion(network(batch.images), batch.labels)
+            loss = loss / (len(batch.labels) if weight is None else weight[batch.labels].sum())
+            optimizer.zero_grad()
+            loss.backward()
+            if "clip_grad" in asked:
+                nn.utils.clip_grad_norm_(network.parameters(), asked["clip_grad"])
+            optimizer.step()
+    return network.network.state_dict()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"optimizer": "sgd", "lr": 0.05},
+        {"optimizer": "sgd", "lr": 0.02, "momentum": 0.0},
+        {"optimizer": "sgd", "lr": 0.05, "momentum": 0.5, "weight_decay": 0.1},
+        {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.1},
+        {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.1},
+        {"optimizer": "sgd", "lr": 0.05, "label_smoothing": 0.3},
+        {"optimizer": "sgd", "lr": 0.05, "class_weights": "balanced"},
+        {"optimizer": "sgd", "lr": 0.05, "class_weights": "balanced", "label_smoothing": 0.3},
+        {"optimizer": "sgd", "lr": 0.05, "clip_grad": 0.1},
+    ],
+    ids=str,
+)
+def test_a_run_equals_a_loop_written_by_hand(seven: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
+    constant = {"schedule": "constant", "warmup_epochs": 0, "batch_size": 4, "epochs": 2}
+    ours = run(tiny(seven, **asked, **constant, out=str(tmp_path / "run"))).weights()
+    assert close(ours, by_hand(seven, asked | constant), 1e-6)
+    plain = by_hand(seven, {"optimizer": "sgd", "lr": 0.03} | constant)
+    assert not close(ours, plain, 1e-4), "the tolerance would let another recipe pass"
+
+
+def test_the_norm_of_the_gradient_is_clipped(pictures: Path, seen: Seen) -> None:
+    run(tiny(pictures, clip_grad=0.01, dry_run=True))
+    assert max(seen.norms) <= 0.01 * 1.001
+    seen.norms.clear()
+    run(tiny(pictures, dry_run=True))
+    assert min(seen.norms) > 0.1
+
+
+# Windows --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data_name", ["pictures", "seven"])  # 24 images: whole windows; 7: a short last batch
+@pytest.mark.parametrize("extra", [{}, {"class_weights": "balanced"}, {"label_smoothing": 0.2}, {"clip_grad": 0.05}])
+def test_a_split_batch_equals_a_whole_one(
+    request: pytest.FixtureRequest, seen: Seen, data_name: str, extra: dict[str, Any]
+) -> None:
+    """4 batches of 2 make the same step as one of 8 (no BatchNorm), whatever weighs the images."""
+    data = request.getfixturevalue(data_name)
+    weights, steps, losses = [], [], []
+    for split in ({"batch_size": 8}, {"batch_size": 2, "accumulate": 4}):
+        state, plan = built(tiny(data, optimizer="sgd", lr=0.05, **split, **extra))
+        losses.append(train_epoch(state, plan, 1, 0, silent)["train_loss"])
+        weights.append(state.model.state_dict())
+        steps.append(state.step)
+    assert steps == ([3, 3] if data_name == "pictures" else [1, 1])
+    assert close(*weights, 1e-6)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(seen.train) == 3 + 12 if data_name == "pictures" else 1 + 4
+
+
+def test_a_short_last_window_weighs_its_images_like_the_others(seven: Path) -> None:
+    """7 images in windows of 4: the second step is divided by its own 3 images."""
+    weights = []
+    for split in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}, {"batch_size": 1, "accumulate": 4}):
+        state, plan = built(tiny(seven, optimizer="sgd", lr=0.05, **split))
+        assert step_weights(plan, 1).tolist() == [4, 3]
+        train_epoch(state, plan, 1, 0, silent)
+        weights.append(state.model.state_dict())
+    assert close(weights[0], weights[1], 1e-6)
+    assert close(weights[0], weights[2], 1e-6)
+
+
+def test_balanced_weights_equal_scikit_learns() -> None:
+    import numpy as np
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0] * 5 + [1] * 2 + [2] * 11)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert balanced_weights(np.bincount(labels)) == pytest.approx(expected)
+
+
+# What is measured -----------------------------------------------------------------------------------------------------
+
+
+def test_one_batch_is_overfitted(pictures: Path) -> None:
+    state, plan = built(tiny(pictures, limit=8, lr=3e-3, schedule="constant", warmup_epochs=0, epochs=40))
+    measured = [train_epoch(state, plan, epoch, 0, silent) for epoch in range(1, 41)]
+    assert measured[-1]["train_acc"] == 1.0
+    assert measured[-1]["train_loss"] < 0.2 * measured[0]["train_loss"]
+
+
+def test_training_loss_and_accuracy_are_those_of_the_images(seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the weights held still, they equal torch's over all images at once."""
+    monkeypatch.setattr(loop, "_step", lambda state, lr, clip_grad: None)
+    state, plan = built(tiny(seven, batch_size=2, accumulate=2, class_weights="balanced", label_smoothing=0.1))
+    stepped: list[Event] = []
+    measured = train_epoch(state, plan, 1, 0, stepped.append)
+    batches = list(plan.batches.epoch(1))
+    images, labels = (torch.cat([getattr(batch, part) for batch in batches]) for part in ("images", "labels"))
+    logits = state.model(images)
+    expected = F.cross_entropy(logits, labels, weight=plan.class_weights, label_smoothing=0.1)
+    assert measured["train_loss"] == pytest.approx(expected.item(), abs=1e-6)
+    assert measured["train_acc"] == (logits.argmax(1) == labels).float().mean().item()
+    assert of(stepped, Stepped)[-1].loss == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_the_expected_time_is_said_after_20_steps_on_a_cpu(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    state, plan = built(tiny(pictures, batch_size=1))
+    train_epoch(state, plan, 1, 0, events.append)
+    assert [event.text.rstrip("0123456789 s") for event in of(events, Said)] == ["expected time on this CPU:"]
+    train_epoch(state, plan, 2, 0, events.append)
+    assert len(of(events, Said)) == 1
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(9, "9 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_said_in_fitting_units(seconds: float, words: str) -> None:
+    assert loop._duration(seconds) == words
+
+
+# Freezing -------------------------------------------------------------------------------------------------------------
+
+
+def parts(state: State) -> tuple[Tensors, Tensors]:
+    """Return copies of backbone and head of a bn-cnn: its last layer is the head."""
+    values = {key: value.clone() for key, value in state.model.network.state_dict().items()}
+    last = list(values)[-1].split(".")[0]
+    return (
+        {key: value for key, value in values.items() if not key.startswith(last + ".")},
+        {key: value for key, value in values.items() if key.startswith(last + ".")},
+    )
+
+
+@pytest.mark.parametrize("freeze_epochs", [1, 2, "all"])
+def test_frozen_for_n_epochs(pictures: Path, freeze_epochs: Any) -> None:
+    """The head learns, the backbone stays bit for bit, BatchNorm statistics included; then it learns too."""
+    config = tiny(pictures, arch="bn-cnn", freeze_epochs=freeze_epochs, lr=1e-3, epochs=3, weight_decay=0.1, limit=8)
+    state, plan = built(config)
+    for epoch in (1, 2, 3):
+        backbone, head = parts(state)
+        train_epoch(state, plan, epoch, 0, silent)
+        new_backbone, new_head = parts(state)
+        assert not same(head, new_head)
+        frozen = freeze_epochs == "all" or epoch <= freeze_epochs
+        assert same(backbone, new_backbone) == frozen
+        moved = not torch.equal(backbone["1.running_mean"], new_backbone["1.running_mean"])
+        assert moved == (not frozen)
+
+
+def test_the_header_counts_what_learns(pictures: Path) -> None:
+    from small_runs import started
+
+    frozen, free = (
+        started(run(tiny(pictures, freeze_epochs=epochs, dry_run=True)).events) for epochs in ("all", 0)
+    )
+    assert frozen.trainable == 3 * 16 * 8 * 8 + 3
+    assert frozen.parameters == free.parameters == free.trainable > frozen.trainable
+
+
+# Weight averaging -----------------------------------------------------------------------------------------------------
+
+
+def test_ema_is_validated_and_kept(pictures: Path, tmp_path: Path, seen: Seen) -> None:
+    """best.pt holds the average; last.pt the weights that learn; the accuracy is the average's."""
+    from imgcls.engine.evaluate import evaluate
+
+    asked = {"optimizer": "sgd", "lr": 0.02, "schedule": "constant", "warmup_epochs": 0}
+    done = run(tiny(pictures, ema=True, **asked, out=str(tmp_path / "ema")))
+    state, plan = built(tiny(pictures, **asked))
+    average = {key: value.clone() for key, value in state.model.network.state_dict().items()}
+    optimizer = torch.optim.SGD(state.model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
+    for step, batch in enumerate(plan.batches.epoch(1), start=1):
+        optimizer.zero_grad()
+        F.cross_entropy(state.model(batch.images), batch.labels).backward()
+        optimizer.step()
+        decay = (1 + step) / (10 + step)
+        for key, value in state.model.network.state_dict().items():
+            average[key] = decay * average[key] + (1 - decay) * value
+    assert close(done.weights("best.pt"), average, 1e-6)
+    assert close(done.weights("last.pt"), state.model.network.state_dict(), 1e-6)
+    assert not close(average, state.model.network.state_dict(), 1e-4)
+    report = evaluate(str(pictures), str(done.folder / "best.pt"), device="cpu", workers=0, batch_size=8)
+    assert (report.loss, report.accuracy) == (done.history[0]["val_loss"], done.history[0]["val_acc"])
+
+
+# Randomness and failure -----------------------------------------------------------------------------------------------
+
+
+def test_dropout_is_a_function_of_the_step(pictures: Path) -> None:
+    """What others draw from torch's generator meanwhile changes nothing; another seed of the step does."""
+    weights = []
+    for disturb in (False, True):
+        state, plan = built(tiny(pictures, dropout=0.5))
+        train_epoch(state, plan, 1, 0, lambda event: torch.rand(7 if disturb else 1))
+        weights.append(state.model.state_dict())
+    assert same(*weights)
+    assert len({draws.step_seed(0, epoch, batch, rank) for epoch in (1, 2) for batch in (1, 2) for rank in (0, 1)}) == 8
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(pictures: Path) -> None:
+    config = tiny(pictures, optimizer="sgd", lr=1e30, schedule="constant", warmup_epochs=0)
+    state, plan = built(config)
+    with pytest.raises(DivergedError, match=r"epoch 1, steps? 1( to \d)?: the loss became NaN or infinite; lower --lr"):
+        train_epoch(state, plan, 1, 0, silent)
+    with pytest.raises(DivergedError) as caught:
+        train_epoch(state, plan, 2, 0, silent)
+    assert caught.value.exit_code == Exit.DIVERGED == 6
+    assert "set --clip-grad 1" in str(caught.value)
+    assert "--no-amp" not in str(caught.value)
+
+
+def test_one_image_per_batch_is_refused_only_where_batch_norm_cannot_do_it(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, plan = built(tiny(pictures, arch="bn-cnn", batch_size=1, limit=2))
+    train_epoch(state, plan, 1, 0, silent)  # several pixels are several values
+
+    state, plan = built(tiny(pictures, batch_size=1, limit=2))
+    state.model.network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    with pytest.raises(UsageError, match="--batch-size 1: BatchNorm needs two images per batch; give 2 or more"):
+        train_epoch(state, plan, 1, 0, silent)
+
+
+def test_the_numbers_of_an_epoch_are_sensible(pictures: Path) -> None:
+    state, plan = built(tiny(pictures))
+    measured = train_epoch(state, plan, 1, 0, silent)
+    assert measured["images_per_second"] > 0
+    assert 0 <= measured["data_wait"] <= 1
+    assert math.isfinite(measured["train_loss"])
+    assert state.step == plan.steps_per_epoch == 3

@@ -1,0 +1,88 @@
+"""Which epoch is kept and when a run ends, on planted histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import of, run, tiny
+
+from imgcls import checkpoint
+from imgcls.engine import train as train_module
+from imgcls.engine.metrics import summarise
+from imgcls.engine.monitor import is_best, is_over, score
+from imgcls.events import EpochEnded
+from imgcls.schema import EvalReport
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def measured(confusion: Sequence[Sequence[int]], loss: float) -> EvalReport:
+    table = np.array(confusion)
+    return summarise(table, loss * table.sum(), 0, ("a", "b"), "val")
+
+
+# Accuracy is best in epoch 1, macro F1 in epoch 2, loss in epoch 3.
+PLANTED = (
+    measured([[90, 0], [10, 0]], 0.9),
+    measured([[70, 20], [1, 9]], 0.8),
+    measured([[60, 30], [5, 5]], 0.3),
+    measured([[60, 30], [5, 5]], 0.7),
+)
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation gives the planted reports, epoch by epoch."""
+    monkeypatch.setattr(train_module, "_validate", lambda state, plan, epoch, report: PLANTED[epoch - 1])
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize(("monitor", "epoch"), [("val-acc", 1), ("macro-f1", 2), ("val-loss", 3)])
+def test_monitor_chooses_the_epoch_that_is_kept(pictures: Path, tmp_path: Path, monitor: str, epoch: int) -> None:
+    done = run(tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")))
+    assert done.finished.card.epoch == epoch
+    assert [event.metrics["epoch"] for event in of(done.events, EpochEnded) if event.best][-1] == epoch
+    kept = checkpoint.load(done.folder / "best.pt").card
+    assert (kept.epoch, kept.metrics["accuracy"]) == (epoch, PLANTED[epoch - 1].accuracy)
+    assert checkpoint.load(done.folder / "last.pt").card.epoch == 4
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize(
+    ("monitor", "patience", "ended"),
+    [("val-acc", 1, 2), ("val-acc", 2, 3), ("macro-f1", 1, 3), ("val-loss", 1, 4), ("val-acc", "auto", 4)],
+)
+def test_early_stop_ends_the_run(pictures: Path, tmp_path: Path, monitor: str, patience: Any, ended: int) -> None:
+    """After as many epochs without improvement, by what `--monitor` says."""
+    done = run(tiny(pictures, monitor=monitor, early_stop=patience, epochs=4, limit=4, out=str(tmp_path / "run")))
+    assert len(done.history) == ended
+    assert done.finished.reason == ("all epochs" if ended == 4 else "early stop")
+
+
+def row(epoch: int, val_acc: float | None) -> dict[str, Any]:
+    return {"epoch": epoch, "val_acc": val_acc, "val_loss": 1.0, "macro_f1": 0.0}
+
+
+def test_an_equal_epoch_is_no_better() -> None:
+    assert is_best(row(1, 0.5), [], "val-acc")
+    assert not is_best(row(2, 0.5), [row(1, 0.5)], "val-acc")
+    assert is_best(row(2, 0.6), [row(1, 0.5)], "val-acc")
+
+
+def test_without_validation_the_last_epoch_is_the_best_and_nothing_stops_early() -> None:
+    history = [row(epoch, None) for epoch in (1, 2, 3)]
+    assert is_best(row(4, None), history, "val-acc")
+    assert not is_over(tiny(".", early_stop=1, epochs=4), history)
+    assert score(row(2, None), "val-loss") == 2
+
+
+def test_without_validation_best_is_last(tmp_path: Path, pictures: Path) -> None:
+    done = run(tiny(pictures / "train", val_split=0, epochs=2, out=str(tmp_path / "run")))
+    assert done.finished.card.epoch == 2
+    assert done.finished.card.metrics == {}
+    assert [line["val_acc"] for line in done.history] == [None, None]

@@ -1,0 +1,419 @@
+"""Every option of `train` does something where it acts: what the network is fed, what is learnt, what is written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import Seen, built, codes, draw, of, run, same, started, tiny, warnings
+from torch import nn
+
+from imgcls import checkpoint, registry
+from imgcls.config import TrainConfig, key, settings
+from imgcls.data.images import ArrayImages
+from imgcls.data.listing import Listing, Source
+from imgcls.device import choose_device
+from imgcls.distributed import World
+from imgcls.engine import plan as plan_module
+from imgcls.engine.prepare import prepare
+from imgcls.errors import CheckpointError, UsageError, WriteError
+from imgcls.events import EpochEnded, Event, Stepped
+from imgcls.models import pretrained
+from imgcls.models.build import build_network
+from imgcls.pixels.transform import transform
+from imgcls.schema import Preprocess
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+# Option -> the test that fails when it is ignored where it acts. A new option needs a line here.
+TESTS = {
+    "data": "test_options.py::test_data",
+    "arch": "test_options.py::test_arch",
+    "size": "test_options.py::test_size",
+    "resize": "test_options.py::test_resize",
+    "augment": "test_options.py::test_augment",
+    "rotate": "test_options.py::test_rotate",
+    "color_jitter": "test_options.py::test_color_jitter",
+    "flip": "test_options.py::test_flip",
+    "batch_size": "test_options.py::test_batch_size",
+    "val_split": "test_options.py::test_val_split",
+    "limit": "test_options.py::test_limit",
+    "workers": "test_options.py::test_workers",
+    "seed": "test_options.py::test_seed",
+    "pretrained": "test_options.py::test_pretrained",
+    "weights": "test_options.py::test_weights",
+    "freeze_epochs": "test_loop.py::test_frozen_for_n_epochs",
+    "stem": "test_options.py::test_stem",
+    "dropout": "test_options.py::test_dropout",
+    "epochs": "test_options.py::test_epochs",
+    "optimizer": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "lr": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "momentum": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "weight_decay": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "schedule": "test_optim.py::test_the_learning_rates_of_a_run",
+    "warmup_epochs": "test_optim.py::test_warm_up",
+    "label_smoothing": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "class_weights": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "mixup": "test_mix.py::test_a_run_with_mixup_sees_mixed_images",
+    "cutmix": "test_mix.py::test_a_run_with_cutmix_sees_pasted_images",
+    "accumulate": "test_loop.py::test_a_split_batch_equals_a_whole_one",
+    "clip_grad": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "amp": "test_options.py::test_amp",
+    "ema": "test_loop.py::test_ema_is_validated_and_kept",
+    "monitor": "test_monitor.py::test_monitor_chooses_the_epoch_that_is_kept",
+    "early_stop": "test_monitor.py::test_early_stop_ends_the_run",
+    "out": "test_run_folder.py::test_out_is_where_the_files_go",
+    "resume": "test_resume.py::test_a_resumed_run_equals_a_straight_one",
+    "overwrite": "test_run_folder.py::test_overwrite_replaces_the_files_of_the_run_and_no_others",
+    "dry_run": "test_train.py::test_a_dry_run_writes_nothing",
+    "tensorboard": "test_tensorboard.py::test_the_event_file_has_the_numbers",
+    "deterministic": "test_options.py::test_deterministic",
+    "device": "test_options.py::test_device",
+}
+
+
+def test_every_option_has_a_test() -> None:
+    assert {key(item) for item, _ in settings(TrainConfig)} == set(TESTS)
+    for where in TESTS.values():
+        file, name = where.split("::")
+        assert re.search(rf"^def {name}\(", (Path(__file__).parent / file).read_text(), re.MULTILINE), where
+
+
+# Data ----------------------------------------------------------------------------------------------------------------
+
+
+def test_data(tmp_path: Path, seen: Seen) -> None:
+    """The pictures the network is trained on are those of the folder."""
+    data = draw(tmp_path / "data", {"train/blue": 1, "train/red": 1, "val/red": 1})
+    event = started(run(tiny(data, dry_run=True)).events)
+    assert event.images == {"train": 2, "val": 1}
+    assert event.card.classes == ("blue", "red")
+    expected = {np.asarray(Image.open(path)).tobytes() for path in data.glob("train/*/*.png")}
+    assert {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in seen.train[0]} == expected
+
+
+def test_arch(pictures: Path, tmp_path: Path) -> None:
+    for arch in ("simple-cnn", "small-cnn"):
+        done = run(tiny(pictures, arch=arch, out=str(tmp_path / arch)))
+        assert done.weights("best.pt").keys() == build_network(arch, 3, 16).state_dict().keys()
+        assert done.finished.card.arch == arch
+
+
+def test_size(pictures: Path, seen: Seen) -> None:
+    for size in (8, 24):
+        run(tiny(pictures, size=size, dry_run=True))
+        assert seen.train.pop().shape[2:] == seen.val.pop().shape[2:] == (size, size)
+
+
+def fed(config: TrainConfig, seen: Seen) -> torch.Tensor:
+    """Return the first training batch of a dry run."""
+    seen.train.clear()
+    run(config)
+    return seen.train[0]
+
+
+@pytest.mark.parametrize("rule", ["crop", "squash", "pad"])
+def test_resize(tmp_path: Path, seen: Seen, rule: Any) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 256, (12, 30, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a" / "wide.png")
+    picture.save(tmp_path / "b" / "wide.png")
+    images = fed(tiny(tmp_path, resize=rule, size=16, val_split=0, dry_run=True), seen)
+    expected = transform(picture, Preprocess(size=16, resize=16, rule=rule))
+    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), expected)
+    others = [Preprocess(size=16, resize=16, rule=other) for other in ("crop", "squash", "pad") if other != rule]
+    assert not any(np.array_equal(expected, transform(picture, other)) for other in others)
+
+
+def test_augment(pictures: Path, seen: Seen) -> None:
+    """No two kinds feed the network the same, at small and at large input sizes."""
+    for size in (16, 48):
+        kinds = ("none", "light", "standard", "strong")
+        batches = [fed(tiny(pictures, augment=kind, size=size, dry_run=True), seen) for kind in kinds]
+        for index, first in enumerate(batches):
+            assert not any(torch.equal(first, second) for second in batches[:index])
+
+
+def test_rotate(pictures: Path, seen: Seen) -> None:
+    straight, turned = (fed(tiny(pictures, rotate=angle, dry_run=True), seen) for angle in (0, 90))
+    assert not torch.equal(straight, turned)
+    assert torch.equal(straight, fed(tiny(pictures, dry_run=True), seen))
+
+
+def test_color_jitter(pictures: Path, seen: Seen) -> None:
+    plain, varied = (
+        fed(tiny(pictures, color_jitter=strength, dry_run=True), seen).float().mean((1, 2, 3)) for strength in (0, 0.9)
+    )
+    assert (plain - varied).abs().min() > 0
+    assert (plain - varied).abs().max() > 20  # levels: brightness has changed
+
+
+def test_flip(pictures: Path, seen: Seen) -> None:
+    """With light augmentation of small images, mirroring is all there is."""
+    plain = fed(tiny(pictures, augment="none", dry_run=True), seen)
+    assert torch.equal(fed(tiny(pictures, augment="light", flip=False, dry_run=True), seen), plain)
+    for asked in ({"flip": True}, {}):
+        images = fed(tiny(pictures, augment="light", dry_run=True, **asked), seen)
+        mirrored = [torch.equal(image, before.flip(2)) for image, before in zip(images, plain, strict=True)]
+        kept = [torch.equal(image, before) for image, before in zip(images, plain, strict=True)]
+        assert any(mirrored)
+        assert any(kept)
+        assert [a != b for a, b in zip(mirrored, kept, strict=True)] == [True] * 8
+
+
+def digits(root: str) -> Source:
+    """Stand in for a data set of digits."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    listing = Listing("mnist/train", ArrayImages.of("train", pixels), np.arange(16) % 2, ("0", "1"))
+    return Source(f"mnist in {root}", {"train": lambda: listing}, dataset="mnist")
+
+
+def test_flip_is_off_for_digits_unless_asked(monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    monkeypatch.setitem(registry.DATASETS, "mnist", f"{__name__}:digits")
+    plain, auto, asked = (
+        fed(tiny("mnist", dry_run=True, **options), seen)
+        for options in ({"augment": "none"}, {"augment": "light"}, {"augment": "light", "flip": True})
+    )
+    assert torch.equal(plain, auto)
+    assert not torch.equal(plain, asked)
+    choices = {choice.name: choice for choice in prepare(tiny("mnist", augment="light").data).choices}
+    assert (choices["flip"].value, choices["flip"].reason) == (False, "mnist shows digits")
+
+
+def test_batch_size(pictures: Path, seen: Seen) -> None:
+    for size in (3, 5):
+        assert len(fed(tiny(pictures, batch_size=size, dry_run=True), seen)) == size
+        assert len(seen.val[-1]) == size
+
+
+def test_val_split(tmp_path: Path) -> None:
+    data = draw(tmp_path / "flat", {"blue": 10, "red": 10})
+    for share, images in ((0.1, {"train": 18, "val": 2}), (0.3, {"train": 14, "val": 6}), (0, {"train": 20})):
+        done = run(tiny(data, val_split=share, dry_run=True))
+        assert started(done.events).images == images
+        said = "no validation images: the last epoch counts as the best"
+        assert (said in warnings(done.events)) == (share == 0)
+
+
+def test_limit(pictures: Path, tmp_path: Path, seen: Seen) -> None:
+    done = run(tiny(pictures, limit=5, out=str(tmp_path / "run")))
+    assert started(done.events).images == {"train": 5, "val": 5}
+    assert sum(map(len, seen.train)) == 5
+
+
+def test_workers(tmp_path: Path) -> None:
+    """The loader processes that are alive while training are as many as asked for."""
+    data = draw(tmp_path / "flat", {"blue": 4, "red": 4})
+    for count in (0, 2):
+        alive = []
+
+        def look(event: Event, alive: list[int] = alive) -> None:
+            if isinstance(event, Stepped):
+                alive.append(len(multiprocessing.active_children()))
+
+        before = len(multiprocessing.active_children())
+        run(tiny(data, workers=count, val_split=0, batch_size=2, dry_run=True), look)
+        assert alive
+        assert alive[-1] - before == count
+
+
+def test_seed(pictures: Path, seen: Seen) -> None:
+    """The seed decides the first weights, the order and the augmentation, and nothing else does."""
+    orders, firsts, changed = [], [], []
+    for seed in (0, 0, 1):
+        orders.append(fed(tiny(pictures, seed=seed, dry_run=True), seen))
+        changed.append(fed(tiny(pictures, seed=seed, augment="standard", batch_size=24, dry_run=True), seen))
+        firsts.append(built(tiny(pictures, seed=seed))[0].model.state_dict())
+        torch.rand(3)  # other users of the global generator change nothing
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert same(firsts[0], firsts[1])
+    assert not same(firsts[0], firsts[2])
+    assert torch.equal(changed[0], changed[1])
+
+
+def test_the_seed_decides_the_hold_out(tmp_path: Path) -> None:
+    data = draw(tmp_path / "flat", {"blue": 10, "red": 10})
+    chosen = [prepare(tiny(data, seed=seed).data).splits.holdout.tolist() for seed in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+# Network -------------------------------------------------------------------------------------------------------------
+
+SMALL = "squeezenet1_1"  # the smallest network with published weights
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torch hub cache that holds "published" weights of one network."""
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "hub" / "checkpoints").mkdir(parents=True)
+    torch.manual_seed(5)
+    recipe = pretrained.published(SMALL)
+    assert recipe is not None
+    name = recipe.url.rsplit("/", 1)[-1]
+    torch.save(build_network(SMALL, 1000, 224).state_dict(), folder / "hub" / "checkpoints" / name)
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network."""
+
+    def refuse(*args: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(pretrained, "download", refuse)
+
+
+@pytest.mark.usefixtures("offline")
+def test_pretrained(pictures: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for: used, or an error. Not asked for: used from 96 px on, or a warning. Refused: not looked for."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(hub / "hub"))
+    recipe = pretrained.published(SMALL)
+    assert recipe is not None
+    published = torch.load(next((hub / "hub" / "checkpoints").iterdir()), weights_only=True)
+
+    def starts_from_them(**asked: Any) -> bool:
+        state, plan = built(tiny(pictures, arch=SMALL, **asked))
+        used = plan.card.pretrained.used
+        name = "features.3.squeeze.weight"
+        equal = torch.equal(state.model.network.state_dict()[name], published[name])
+        assert equal == (used == f"torchvision {recipe.name}") == (used is not None)
+        return equal
+
+    assert starts_from_them(pretrained=True, size=32)
+    assert starts_from_them(size=96)
+    assert not starts_from_them(size=95)
+    assert not starts_from_them(pretrained=False, size=96)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "empty"))
+    assert not starts_from_them(size=96)
+    with pytest.raises(CheckpointError, match=r"--pretrained: .* no network"):
+        starts_from_them(pretrained=True, size=96)
+
+
+@pytest.mark.usefixtures("offline")
+def test_missing_weights_cannot_be_overlooked(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said at the start, on every epoch line, and kept in the checkpoint and config.json."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "empty"))
+    done = run(tiny(pictures, arch=SMALL, size=96, limit=3, out=str(tmp_path / "run")))
+    assert any(text.startswith("TRAINING FROM SCRATCH, without pretrained weights") for text in warnings(done.events))
+    assert all(event.from_scratch_unasked for event in of(done.events, EpochEnded))
+    assert done.finished.card.pretrained.asked == "auto"
+    assert "no network" in done.finished.card.pretrained.reason
+    assert "from scratch" in (done.folder / "config.json").read_text()
+
+
+def test_weights(pictures: Path, tmp_path: Path) -> None:
+    """A run starts from another's checkpoint, or from a bare state dict with a new head."""
+    first = run(tiny(pictures, out=str(tmp_path / "first"), seed=3))
+    state, _ = built(tiny(pictures, weights=str(first.folder / "best.pt")))
+    assert same(state.model.network.state_dict(), first.weights("best.pt"))
+    bare = tmp_path / "bare.pt"
+    torch.save(first.weights("best.pt"), bare)
+    state, _ = built(tiny(pictures, weights=str(bare)))
+    equal = {name: torch.equal(state.model.network.state_dict()[name], w) for name, w in first.weights().items()}
+    assert equal == {"0.weight": True, "0.bias": True, "4.weight": False, "4.bias": False}
+
+
+def test_weights_give_size_and_normalisation_too(pictures: Path, tmp_path: Path) -> None:
+    first = run(tiny(pictures, out=str(tmp_path / "first"), size=20))
+    assert prepare(tiny(pictures, weights=str(first.folder / "best.pt")).data).preprocess.size == 20
+
+
+def test_stem(pictures: Path, seen: Seen) -> None:
+    for stem, kernel in (("small", (3, 3)), ("standard", (7, 7)), ("auto", (3, 3))):
+        network: Any = built(tiny(pictures, arch="resnet18", stem=stem))[0].model.network
+        assert network.conv1.kernel_size == kernel
+
+
+def test_dropout(pictures: Path) -> None:
+    """In training the network forgets, in validation it does not."""
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    for probability, forgets in ((0.9, True), ("auto", False)):
+        model = built(tiny(pictures, dropout=probability))[0].model
+        assert torch.equal(model.train()(images), model(images)) != forgets
+        assert torch.equal(model.eval()(images), model(images))
+
+
+# Optimisation and run ------------------------------------------------------------------------------------------------
+
+
+def test_epochs(pictures: Path, tmp_path: Path) -> None:
+    done = run(tiny(pictures, epochs=3, out=str(tmp_path / "run")))
+    assert [row["epoch"] for row in done.history] == [1, 2, 3]
+    assert [row["step"] for row in done.history] == [3, 6, 9]
+    assert done.finished.epochs_run == 3
+
+
+def test_amp(pictures: Path) -> None:
+    with pytest.raises(UsageError, match="--amp needs CUDA"):
+        run(tiny(pictures, amp=True, dry_run=True))
+    with pytest.raises(UsageError, match="--amp needs CUDA"):
+        choose_amp_on_cpu = plan_module.choose_amp(True, torch.device("cpu"))
+        assert choose_amp_on_cpu
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_amp_on_cuda(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is in mixed precision by default and not with --no-amp; validation is in float32."""
+    kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    forward = nn.Conv2d.forward
+
+    def watched(layer: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        answer = forward(layer, images)
+        kinds[layer.training].add(answer.dtype)
+        return answer
+
+    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    for asked, expected in (("auto", torch.float32), (True, torch.float32), (False, torch.float32)):
+        kinds[True].clear()
+        run(tiny(pictures, amp=asked, device="cuda", out=str(tmp_path / f"{asked}")))
+        assert kinds[False] == {expected}
+        half = {torch.bfloat16, torch.float16}
+        assert (kinds[True] <= half) == (asked is not False)
+
+
+@pytest.fixture
+def undetermined() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("undetermined")
+def test_deterministic(pictures: Path) -> None:
+    for asked in (False, True):
+        during: list[bool] = []
+        run(
+            tiny(pictures, deterministic=asked, dry_run=True),
+            lambda event, during=during: during.append(torch.are_deterministic_algorithms_enabled()),
+        )
+        assert during[-1] is asked
+
+
+@pytest.mark.usefixtures("undetermined")
+def test_deterministic_is_no_hindrance(pictures: Path, tmp_path: Path) -> None:
+    run(tiny(pictures, arch="bn-cnn", deterministic=True, limit=6, out=str(tmp_path / "run")))
+
+
+def test_device(pictures: Path, seen: Seen) -> None:
+    event = started(run(tiny(pictures, device="cpu", dry_run=True)).events)
+    assert (str(event.device.value).split()[0], event.device.reason) == ("cpu", "as asked")
+    assert seen.train[0].device.type == "cpu"
+    auto = started(run(tiny(pictures, device="auto", dry_run=True)).events)
+    assert seen.train[-1].device.type == choose_device("auto")[0].type
+    assert auto.device.reason != "as asked"
+    with pytest.raises(UsageError, match="--device cuda:99: this machine has"):
+        run(tiny(pictures, device="cuda:99", dry_run=True))

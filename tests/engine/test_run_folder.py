@@ -1,0 +1,239 @@
+"""The run folder: what is in it, who may use it, and what is refused before the first step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import Run, run, tiny
+
+import imgcls
+from imgcls import checkpoint
+from imgcls.engine import run_folder
+from imgcls.engine.run_folder import FILES
+from imgcls.errors import Exit, ImgclsError, UsageError, WriteError
+from imgcls.events import Event, Stepped
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_out_is_where_the_files_go(pictures: Path, elsewhere: Path) -> None:
+    done = run(tiny(pictures, out="deep/in/there"))
+    assert done.finished.out == str(Path("deep/in/there"))
+    assert done.finished.best == str(Path("deep/in/there/best.pt"))
+    found = sorted(path.name for path in done.folder.iterdir())
+    assert found == ["best.pt", "config.json", "curves.png", "last.pt", "metrics.jsonl", "run.lock"]
+    assert os.listdir(elsewhere) == ["deep"], "no ./best.pt beside an --out"
+    assert done.finished.linked is None
+
+
+def test_the_default_folder_is_new_and_best_pt_points_at_its_best(pictures: Path, elsewhere: Path) -> None:
+    """Twice within a second: two folders, and the link follows the later run, relatively."""
+    runs = [run(tiny(pictures)) for _ in range(2)]
+    assert runs[0].folder != runs[1].folder
+    for done in runs:
+        assert done.folder.parent == Path("runs")
+        assert "-simple-cnn" in done.folder.name
+        assert done.finished.linked == "best.pt"
+    assert os.readlink("best.pt") == str(runs[1].folder / "best.pt")
+    assert not os.path.isabs(os.readlink("best.pt"))
+    assert checkpoint.load("best.pt").card.epoch == 1
+    assert (runs[0].folder / "best.pt").is_file(), "nothing earlier is overwritten"
+
+
+def test_a_best_pt_of_the_users_own_is_left_alone(pictures: Path, elsewhere: Path) -> None:
+    Path("best.pt").write_text("mine")
+    assert run(tiny(pictures)).finished.linked is None
+    assert Path("best.pt").read_text() == "mine"
+
+
+def test_a_limited_run_does_not_become_best_pt(pictures: Path, elsewhere: Path) -> None:
+    assert run(tiny(pictures, limit=4)).finished.linked is None
+    assert not Path("best.pt").exists()
+
+
+def test_a_run_that_fails_does_not_become_best_pt(pictures: Path, elsewhere: Path) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, Stepped) and event.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(pictures, epochs=2), fail)
+    assert not os.path.lexists("best.pt")
+    (folder,) = Path("runs").iterdir()
+    assert json.loads((folder / "config.json").read_text())["run"]["status"] == "interrupted"
+    assert checkpoint.load(folder / "best.pt").card.epoch == 1
+
+
+@pytest.fixture(scope="module")
+def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tiny(pictures, seed=5, lr=0.01, epochs=2, out=str(tmp_path_factory.mktemp("finished"))))
+
+
+def test_config_json_says_what_was_asked_decided_and_used(finished: Run) -> None:
+    values = json.loads((finished.folder / "config.json").read_text())
+    assert set(values) == {"config", "resolved", "run"}
+    assert (values["config"]["seed"], values["config"]["lr"], values["config"]["size"]) == (5, 0.01, "auto")
+    assert values["resolved"]["size"] == {"value": 16, "reason": "the images' median longer side is 16 px"}
+    assert values["resolved"]["lr"] == {"value": 0.01, "reason": "as asked"}
+    assert values["resolved"]["device"]["value"].startswith("cpu")
+    assert all(choice["reason"] for choice in values["resolved"].values())
+    assert values["run"]["status"] == "finished"
+    assert values["run"]["command_line"] == sys.argv
+    assert values["run"]["process"] == os.getpid()
+    assert values["run"]["data_fingerprint"] == finished.finished.card.data_fingerprint
+    assert values["run"]["versions"]["imgcls"] == imgcls.__version__
+    assert values["run"]["versions"]["torch"] == torch.__version__
+
+
+def test_metrics_jsonl_has_the_stable_names(finished: Run) -> None:
+    assert [row["epoch"] for row in finished.history] == [1, 2]
+    names = {"epoch", "step", "train_loss", "train_acc", "val_loss", "val_acc", "lr"}
+    assert set(finished.history[0]) >= names | {"images_per_second", "data_wait", "seconds"}
+    assert finished.history == finished.epochs
+
+
+def test_best_pt_is_the_smallest_sufficient_file(finished: Run) -> None:
+    best, last = (checkpoint.load(finished.folder / name) for name in ("best.pt", "last.pt"))
+    assert best.training == {}
+    assert set(last.training) == {"optimizer", "scaler", "ema", "step", "history"}
+    assert best.card.config["seed"] == 5
+    assert best.card.metrics["accuracy"] == finished.history[best.card.epoch - 1]["val_acc"]
+    assert best.card.metrics["split"] == "val"
+    assert best.card.metrics["held_out"] is False
+
+
+def test_the_spare_is_there_only_while_the_run_goes_on(pictures: Path, tmp_path: Path) -> None:
+    spare = tmp_path / "last.prev.pt"
+    seen = []
+    run(tiny(pictures, epochs=3, out=str(tmp_path)), lambda event: seen.append(spare.exists()))
+    assert any(seen)
+    assert not spare.exists()
+
+
+# Who may use it -------------------------------------------------------------------------------------------------------
+
+
+def refused(config: object, error: type[ImgclsError], words: str) -> ImgclsError:
+    from imgcls.config import TrainConfig
+
+    assert isinstance(config, TrainConfig)
+    with pytest.raises(error, match=words) as caught:
+        run(config)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_folder_that_holds_a_run_is_refused(pictures: Path, finished: Run) -> None:
+    before = (finished.folder / "best.pt").read_bytes()
+    words = "holds a run; type --resume to go on, --overwrite to replace it, or another --out"
+    assert refused(tiny(pictures, out=str(finished.folder)), UsageError, words).exit_code == Exit.USAGE
+    assert (finished.folder / "best.pt").read_bytes() == before
+
+
+def test_overwrite_replaces_the_files_of_the_run_and_no_others(pictures: Path, tmp_path: Path) -> None:
+    run(tiny(pictures, epochs=2, out=str(tmp_path)))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "old").touch()
+    (tmp_path / "last.prev.pt").touch()
+    done = run(tiny(pictures, epochs=1, seed=1, out=str(tmp_path), overwrite=True))
+    assert [row["epoch"] for row in done.history] == [1]
+    assert checkpoint.load(tmp_path / "last.pt").card.config["seed"] == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "tensorboard").exists()
+    assert not (tmp_path / "last.prev.pt").exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {*FILES, "notes.txt"}
+
+
+def test_a_folder_of_other_things_is_used(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    run(tiny(pictures, out=str(tmp_path)))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_in_its_place_is_found_before_the_first_step(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert refused(tiny(pictures, out=str(out)), WriteError, "file").exit_code == Exit.WRITE
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root nothing is unwritable, so the system's answer is planted."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    config = tiny(pictures, out=str(tmp_path / "missing" / "run"))
+    error = refused(config, WriteError, rf"--out .*: {tmp_path} cannot be written; name another folder")
+    assert error.exit_code == Exit.WRITE == 7
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_parent_is_found_before_the_first_step(pictures: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    refused(tiny(pictures, out=str(tmp_path / "run")), WriteError, "cannot be written")
+
+
+def test_nothing_is_built_before_the_folder_is_checked(tmp_path: Path) -> None:
+    """The data does not exist, but the folder is refused first."""
+    (tmp_path / "file").touch()
+    refused(tiny("nowhere", out=str(tmp_path / "file")), WriteError, "file")
+
+
+def test_two_trainings_in_one_folder(pictures: Path, tmp_path: Path) -> None:
+    """The second is refused at once, names the process, and disturbs nothing; afterwards the folder is free."""
+    folder, refusals = tmp_path / "run", []
+
+    def second(event: Event) -> None:
+        if isinstance(event, Stepped) and not refusals:
+            with pytest.raises(WriteError, match=f"process {os.getpid()} trains there") as caught:
+                run(tiny(pictures, out=str(folder), overwrite=True))
+            refusals.append(caught.value.exit_code)
+
+    first = run(tiny(pictures, out=str(folder)), second)
+    assert refusals == [Exit.WRITE]
+    assert len(first.history) == 1
+    assert len(run(tiny(pictures, out=str(folder), overwrite=True)).history) == 1
+
+
+def test_the_lock_of_another_process_dies_with_it(tmp_path: Path) -> None:
+    script = f"""
+import fcntl, sys
+file = open({str(tmp_path / "run.lock")!r}, "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+file.write("4711"); file.flush()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+    config = tiny("nowhere", out=str(tmp_path))
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(WriteError, match="process 4711 trains there; wait for it, or name another folder"):
+            run_folder.create(config)
+        other.kill()
+    run_folder.create(config).close()
+
+
+def test_curves_are_drawn(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # draw for once
+    done = run(tiny(pictures, out=str(tmp_path / "run")))
+    assert (done.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
