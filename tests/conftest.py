@@ -1,13 +1,11 @@
-"""Data that several tests share: real photographs when they are at hand, and small drawn pictures always."""
+"""Data that several tests share: real photographs when they are at hand."""
 
 from __future__ import annotations
 
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -22,14 +20,3 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     return folder / "hymenoptera_data"
-
-
-def draw_tree(root: Path, layout: dict[str, int], size: tuple[int, int] = (32, 32), seed: int = 0) -> Path:
-    """Write random PNG images into the folders of `layout`: {"train/cat": 3, ...}; returns `root`."""
-    generator = np.random.default_rng(seed)
-    for folder, count in layout.items():
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / folder / f"{number:03d}.png")
-    return root

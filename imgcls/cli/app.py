@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -27,8 +28,22 @@ _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 EXIT_CODES = "Exit codes: " + "; ".join(f"{int(code)} {code.meaning}" for code in Exit) + "."
 
 
+class _ReaderGone(Exception):  # noqa: N818 - not an error
+    """A broken pipe under another name, because typer turns the original into exit code 1."""
+
+
 class OneLineErrors(TyperGroup):
     """Every expected failure becomes one line on stderr and its exit code; only bugs show a traceback."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line; `--help` and `--version` print here."""
+        with _renamed_broken_pipe():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command."""
+        with _renamed_broken_pipe():
+            return super().invoke(*args, **kwargs)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and end the process."""
@@ -45,7 +60,7 @@ class OneLineErrors(TyperGroup):
                 print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
                 sys.exit(Exit.USAGE)
             _fail(_usage_sentence(error), Exit.USAGE)
-        except BrokenPipeError:
+        except (BrokenPipeError, _ReaderGone):
             _leave_stdout()
             sys.exit(Exit.BROKEN_PIPE)
         except OSError as error:
@@ -78,6 +93,14 @@ app = typer.Typer(
 
 for command in (train, predict, evaluate, inspect_batch, info, sample_data):
     command.register(app)
+
+
+@contextlib.contextmanager
+def _renamed_broken_pipe() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
 
 
 def _version(wanted: bool) -> None:

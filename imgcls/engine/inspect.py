@@ -91,7 +91,7 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
 
 def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:
     """Find pictures of one colour, which usually means a failed download or conversion."""
-    spread = images.double().flatten(1).std(1)
+    spread = images.double().flatten(2).std(2).amax(1)  # of the channel that varies most
     blank = (spread < BLANK).nonzero().flatten().tolist()
     if not blank:
         return []

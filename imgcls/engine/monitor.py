@@ -27,7 +27,8 @@ def is_best(row: Row, before: Sequence[Row], monitor: str) -> bool:
 
 def is_over(config: TrainConfig, history: Sequence[Row]) -> bool:
     """Tell whether a run with these epochs behind it has ended, by length or by early stopping."""
-    if len(history) >= config.epochs:
-        return True
+    if config.early_stop is None or not history:
+        return len(history) >= config.epochs
     scores = [score(row, config.monitor) for row in history]
-    return config.early_stop is not None and len(scores) - 1 - scores.index(max(scores)) >= config.early_stop
+    waited = len(scores) - 1 - scores.index(max(scores))
+    return len(history) >= config.epochs or waited >= config.early_stop

@@ -40,7 +40,7 @@ class RunFolder:
     lock: Any
 
     def close(self) -> None:
-        """Let others train here; loader processes that still live hold the lock's file too, so closing is not enough."""
+        """Let others train here; closing alone would not, while loader processes live that hold the file too."""
         fcntl.flock(self.lock, fcntl.LOCK_UN)
         self.lock.close()
 
@@ -214,11 +214,16 @@ def _new_folder(arch: str) -> Path:
 def _locked(path: Path) -> Any:
     try:
         file = (path / "run.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise files.cannot_write(path / "run.lock", error) from error
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        file.close()
         owner = (path / "run.lock").read_text(encoding="utf-8").strip()
         raise WriteError(f"--out {path}: process {owner} trains there; wait for it, or name another folder") from error
-    except OSError as error:
+    except OSError as error:  # a file system without locks
+        file.close()
         raise files.cannot_write(path / "run.lock", error) from error
     file.truncate(0)
     file.write(f"{os.getpid()}\n")

@@ -164,7 +164,8 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
         try:
             checkpoint.check_finite(network.state_dict(), "weights")
         except CheckpointError as error:
-            raise DivergedError(f"{error}; not saved; lower --lr or set --clip-grad 1") from error
+            problem = str(error).partition("; ")[0]
+            raise DivergedError(f"{problem}; not saved; lower --lr or set --clip-grad 1") from error
     metrics = {}
     if measured is not None:
         metrics = {

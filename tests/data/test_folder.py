@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_tree
+from drawing import draw_tree
 
 from imgcls.data.folder import open_folder, read_split
 from imgcls.errors import DataError

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import draw_tree
+from drawing import draw_tree
 
 from imgcls.data import loaders
 from imgcls.data.augment import Augmentation

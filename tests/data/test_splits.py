@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_tree
+from drawing import draw_tree
 from PIL import Image
 
 from imgcls.data.listing import Listing

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,15 +59,20 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("seven"), layout)
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, because threads that wait for each other are slow on a busy machine, and no curves drawn."""
-    monkeypatch.setattr(run_folder.plots, "curves", lambda history: None)
-    monkeypatch.setattr(run_folder.plots, "save", lambda figure, path: path.touch())
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow on a busy machine, and their number changes the rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Run a test in one thread."""
+    with one_thread():
+        yield
 
 
 def tiny(data: Path | str, **asked: Any) -> TrainConfig:
@@ -106,15 +112,19 @@ class Run:
         return checkpoint.load(self.folder / name).model
 
 
-def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None) -> Run:
-    """Train, keep the events, and show each to `also`."""
+def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None, curves: bool = False) -> Run:
+    """Train, keep the events, and show each to `also`; the curves are drawn (for half a second) only if asked."""
     events: list[Event] = []
 
     def report(event: Event) -> None:
         events.append(event)
         also(event)
 
-    return Run(train(config, report), events)
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        if not curves:
+            patch.setattr(run_folder.plots, "curves", lambda history: None)
+            patch.setattr(run_folder.plots, "save", lambda figure, path: path.touch())
+        return Run(train(config, report), events)
 
 
 def of(events: list[Event], kind: type[Kind]) -> list[Kind]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def images(count: int = 4) -> torch.Tensor:
-    """Pictures of one level each: 0, 60, 120, …"""
+    """Pictures of one level each: 0, 60, 120 and so on."""
     return (torch.arange(count, dtype=torch.uint8) * 60).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).contiguous()
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 def measured(confusion: Sequence[Sequence[int]], loss: float) -> EvalReport:
     table = np.array(confusion)
-    return summarise(table, loss * table.sum(), 0, ("a", "b"), "val")
+    return summarise(table, loss * float(table.sum()), 0, ("a", "b"), "val")
 
 
 # Accuracy is best in epoch 1, macro F1 in epoch 2, loss in epoch 3.
@@ -79,6 +79,11 @@ def test_without_validation_the_last_epoch_is_the_best_and_nothing_stops_early()
     assert is_best(row(4, None), history, "val-acc")
     assert not is_over(tiny(".", early_stop=1, epochs=4), history)
     assert score(row(2, None), "val-loss") == 2
+
+
+def test_a_run_without_epochs_has_only_begun() -> None:
+    assert not is_over(tiny(".", early_stop=1, epochs=4), [])
+    assert not is_over(tiny(".", epochs=4), [])
 
 
 def test_without_validation_best_is_last(tmp_path: Path, pictures: Path) -> None:

@@ -125,7 +125,9 @@ LR = [  # architecture, starting from weights, settings, base, how it grows with
 
 
 @pytest.mark.parametrize(("arch", "fine_tuning", "asked", "base", "grows"), LR)
-def test_the_automatic_learning_rate(arch: str, fine_tuning: bool, asked: dict[str, Any], base: float, grows: Any) -> None:
+def test_the_automatic_learning_rate(
+    arch: str, fine_tuning: bool, asked: dict[str, Any], base: float, grows: Any
+) -> None:
     network = build_network(arch if "cnn" in arch else "bn-cnn", 2, 32)
     for batch in (64, 256):
         choice = choose_lr(tiny(".", arch=arch, **asked), network, fine_tuning, batch)

@@ -158,7 +158,9 @@ def refused(error: type[ImgclsError], code: Exit, words: str, data: Path, out: P
 
 def test_other_settings_are_listed(pictures: Path, copy: Path) -> None:
     other = RANDOM | {"arch": "small-cnn", "seed": 7, "lr": 0.5}
-    words = r"other settings than the run's \(arch was simple-cnn, now small-cnn, seed was 0, now 7, lr was auto, now 0.5\)"
+    words = (
+        r"other settings than the run's \(arch was simple-cnn, now small-cnn, seed was 0, now 7, lr was auto, now 0.5\)"
+    )
     refused(UsageError, Exit.USAGE, words, pictures, copy, **other)
 
 
@@ -170,9 +172,8 @@ def test_other_classes_are_refused(copy: Path, tmp_path: Path) -> None:
 
 def test_other_images_are_refused(pictures: Path, copy: Path, tmp_path: Path) -> None:
     changed = Path(shutil.copytree(pictures, tmp_path / "changed"))
-    asked = {key: value for key, value in RANDOM.items()}
     (changed / "train" / "red" / "000.png").unlink()
-    refused(DataError, Exit.DATA, "images were added, removed or changed since", changed, copy, **asked)
+    refused(DataError, Exit.DATA, "images were added, removed or changed since", changed, copy, **RANDOM)
 
 
 def test_the_data_may_have_moved(pictures: Path, straight: Run, copy: Path, tmp_path: Path) -> None:

@@ -233,7 +233,6 @@ sys.stdin.read()
     run_folder.create(config).close()
 
 
-def test_curves_are_drawn(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # draw for once
-    done = run(tiny(pictures, out=str(tmp_path / "run")))
+def test_curves_are_drawn(pictures: Path, tmp_path: Path) -> None:
+    done = run(tiny(pictures, out=str(tmp_path / "run")), curves=True)
     assert (done.folder / "curves.png").read_bytes().startswith(b"\x89PNG")

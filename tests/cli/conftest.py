@@ -1,0 +1,52 @@
+"""A data set that learns in seconds, a model trained on it, and the command line run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from imgcls.cli.app import app
+
+COLOURS = {"blue": (30, 60, 220), "red": (220, 40, 30)}
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Run a command line in this process, for example `run predict cat.png`."""
+
+    def invoke(*arguments: object, stdin: bytes | None = None) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/, val/ and test/ with noisy red and blue squares of 16 px: 12 + 6 + 6 of each."""
+    root = tmp_path_factory.mktemp("colours")
+    generator = np.random.default_rng(0)
+    for split, count in {"train": 12, "val": 6, "test": 6}.items():
+        for name, colour in COLOURS.items():
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(generator.normal(colour, 25, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def best(colours: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """best.pt of a simple-cnn that tells red from blue without a mistake."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    options = ("--arch", "simple-cnn", "--epochs", 5, "--lr", 0.01, "--workers", 0)
+    result = run("train", "--data", colours, *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "validation accuracy 100.0 %" in result.stdout
+    return out / "best.pt"

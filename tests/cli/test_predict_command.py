@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+from imgcls.errors import Exit
+
+Run = Callable[..., Result]
+
+
+def test_one_row_per_input_in_input_order(run: Run, best: Path, colours: Path) -> None:
+    red, blue = colours / "test/red/00.png", colours / "test/blue/00.png"
+    result = run("predict", red, blue, red, "--ckpt", best)
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [(path, name) for path, name, _ in rows] == [(str(red), "red"), (str(blue), "blue"), (str(red), "red")]
+    assert all(0.5 < float(confidence) <= 1 for *_, confidence in rows)
+
+
+def test_a_failed_input_is_a_row_of_its_own(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.jpg"
+    page.write_text("<html>")
+    red = colours / "test/red/00.png"
+    result = run("predict", page, red, tmp_path / "none.png", red, "--ckpt", best)
+    assert result.exit_code == Exit.SOME_FAILED
+    rows = result.stdout.splitlines()
+    assert rows[0] == f"{page}\t\t"
+    assert rows[2] == f"{tmp_path / 'none.png'}\t\t"
+    assert [row.split("\t")[1] for row in rows] == ["", "red", "", "red"]
+    assert f"error: {page}: not an image of a supported format" in result.stderr
+    assert f"error: {tmp_path / 'none.png'}: no such file" in result.stderr
+
+
+def test_folders_globs_and_stdin(run: Run, best: Path, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(colours)
+    folder = run("predict", "test", "--ckpt", best).stdout
+    assert [row.split("\t")[0] for row in folder.splitlines()][:2] == ["test/blue/00.png", "test/blue/01.png"]
+    assert len(folder.splitlines()) == 12
+    assert run("predict", "test/*/*.png", "--ckpt", best).stdout == folder
+    listed = "\n".join(row.split("\t")[0] for row in folder.splitlines()).encode()
+    assert run("predict", "-", "--ckpt", best, stdin=listed).stdout == folder
+    assert run("predict", "-", "-0", "--ckpt", best, stdin=listed.replace(b"\n", b"\0")).stdout == folder
+
+
+def test_top_k_adds_pairs(run: Run, best: Path, colours: Path) -> None:
+    cells = run("predict", colours / "test/red/00.png", "--top-k", 5, "--ckpt", best).stdout.strip().split("\t")
+    assert [cells[1], cells[3]] == ["red", "blue"]
+    assert float(cells[2]) + float(cells[4]) == pytest.approx(1, abs=2e-4)
+
+
+def test_the_stable_names_of_json_lines(run: Run, best: Path, colours: Path) -> None:
+    result = run("predict", colours / "test/red/00.png", "none.jpg", "--format", "jsonl", "--ckpt", best)
+    good, bad = (json.loads(line) for line in result.stdout.splitlines())
+    assert set(good) == {"path", "class", "confidence", "top", "error"}
+    assert (good["class"], good["error"]) == ("red", None)
+    assert good["top"] == [{"class": "red", "confidence": good["confidence"]}]
+    assert bad == {
+        "path": "none.jpg",
+        "class": None,
+        "confidence": None,
+        "top": None,
+        "error": "none.jpg: no such file",
+    }
+    whole = run("predict", colours / "test/red/00.png", "none.jpg", "--format", "json", "--ckpt", best)
+    assert json.loads(whole.stdout) == [good, bad]
+
+
+def test_csv_has_a_header_and_one_width(run: Run, best: Path, colours: Path) -> None:
+    arguments = (colours / "test/red/00.png", "none.jpg", "--top-k", 2, "--format", "csv", "--ckpt", best)
+    rows = list(csv.reader(io.StringIO(run("predict", *arguments).stdout)))
+    assert rows[0] == ["path", "class", "confidence", "class_2", "confidence_2", "error"]
+    assert {len(row) for row in rows} == {6}
+    assert rows[2] == ["none.jpg", "", "", "", "", "none.jpg: no such file"]
+
+
+def test_the_threshold_of_two_classes_moves_the_answer(run: Run, best: Path, colours: Path) -> None:
+    red, blue = colours / "test/red/00.png", colours / "test/blue/00.png"
+    names = [
+        [row.split("\t")[1] for row in run("predict", red, blue, "--threshold", t, "--ckpt", best).stdout.splitlines()]
+        for t in (0, 0.5, 1)
+    ]
+    assert names == [["red", "red"], ["red", "blue"], ["blue", "blue"]]  # red, the second class, from 0 and never
+
+
+def test_strange_names_come_back_unchanged(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
+    names = ["new\nline.png", 'quo"te.png', "-dash.png", "esc\x1b[31m.png", "ri\u202eght.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        shutil.copy(colours / "test/red/00.png", tmp_path / name)
+    rows = [
+        json.loads(line) for line in run("predict", tmp_path, "--format", "jsonl", "--ckpt", best).stdout.splitlines()
+    ]
+    assert sorted(row["path"] for row in rows) == sorted(str(tmp_path / name) for name in names)
+    text = run("predict", tmp_path, "--ckpt", best).stdout
+    assert len(text.splitlines()) == len(names)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_the_eight_orientations_give_one_answer(run: Run, best: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:5, :, 0], pixels[5:, :9, 2] = 200, 160
+    picture = Image.fromarray(pixels)
+    turned = {
+        1: picture,
+        2: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: picture.transpose(Image.Transpose.ROTATE_180),
+        4: picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: picture.transpose(Image.Transpose.TRANSPOSE),
+        6: picture.transpose(Image.Transpose.ROTATE_90),
+        7: picture.transpose(Image.Transpose.TRANSVERSE),
+        8: picture.transpose(Image.Transpose.ROTATE_270),
+    }
+    for orientation, stored in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored.save(tmp_path / f"{orientation}.png", exif=exif)
+    rows = [
+        json.loads(line) for line in run("predict", tmp_path, "--format", "jsonl", "--ckpt", best).stdout.splitlines()
+    ]
+    assert len(rows) == 8
+    assert len({(row["class"], row["confidence"]) for row in rows}) == 1
+
+
+def test_no_input_at_all_is_a_usage_error(run: Run, best: Path, tmp_path: Path) -> None:
+    for argument, stdin in ((tmp_path, None), (f"{tmp_path}/*.jpg", None), ("-", b"")):
+        result = run("predict", argument, "--ckpt", best, stdin=stdin)
+        assert result.exit_code == Exit.USAGE
+        assert "no images found" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"just text", b"PK\x03\x04 a broken zip"])
+def test_a_file_that_is_no_checkpoint_is_exit_4(run: Run, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    for command in (("predict", "a.jpg", "--ckpt"), ("evaluate", "--data", tmp_path, "--ckpt"), ("info",)):
+        result = run(*command, tmp_path / "model.pt")
+        assert result.exit_code == Exit.CHECKPOINT
+        assert result.stderr.count("\n") == 1

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+from imgcls.errors import Exit
+
+Run = Callable[..., Result]
+QUICK = ("--arch", "simple-cnn", "--epochs", 2, "--workers", 0)
+
+
+def test_the_two_lines_of_the_promise_work_as_typed_and_twice(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(colours, "dataset")
+    shutil.copy(colours / "test/red/00.png", "cat.jpg")  # the content decides, not the name
+    runs = []
+    for _ in range(2):
+        result = run("train", "--data", "dataset/", *QUICK)
+        assert result.exit_code == 0, result.output
+        runs.append(Path("best.pt").resolve())
+        result = run("predict", "cat.jpg", "--ckpt", "best.pt")
+        assert result.exit_code == 0
+        assert result.stdout.split("\t")[0] == "cat.jpg"
+        assert "best.pt -> runs/" in result.stderr
+    assert runs[0] != runs[1]
+    assert runs[0].exists()
+    assert not Path("best.pt").readlink().is_absolute()
+
+
+def test_results_go_to_stdout_and_talk_to_stderr(run: Run, colours: Path, tmp_path: Path) -> None:
+    result = run("train", "--data", colours, *QUICK, "--out", tmp_path / "run")
+    assert result.stdout.startswith("best epoch ")
+    assert "checkpoint: " in result.stdout
+    lines = result.stderr.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["device", "network", "images", "pixels", "recipe"]
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert "train 24, val 12; 2 classes: blue, red" in result.stderr
+
+
+def test_json_on_stdout_is_alone_there(run: Run, colours: Path, tmp_path: Path) -> None:
+    result = run("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--json", "-")
+    summary = json.loads(result.stdout)
+    assert summary["best"] == str(tmp_path / "run/best.pt")
+    assert summary["classes"] == ["blue", "red"]
+    assert summary["metrics"]["images"] == 12
+    assert "best epoch" in result.stderr
+
+
+def test_the_files_of_a_run(run: Run, colours: Path, tmp_path: Path) -> None:
+    run("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--json", tmp_path / "summary.json")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"best.pt", "last.pt", "config.json", "metrics.jsonl", "curves.png", "run.lock"}
+    assert json.loads((tmp_path / "summary.json").read_text())["ended"] == "all epochs"
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    stable = "epoch step train_loss train_acc val_loss val_acc lr images_per_second data_wait seconds"
+    assert set(stable.split()) <= rows[0].keys()
+    with Image.open(tmp_path / "run/curves.png") as curves:
+        assert curves.size[0] > 600
+
+
+def test_a_config_file_is_read_and_typed_options_win(run: Run, colours: Path, tmp_path: Path) -> None:
+    run("train", "--data", colours, *QUICK, "--lr", 0.02, "--out", tmp_path / "first")
+    result = run("train", "--config", tmp_path / "first/config.json", "--epochs", 1, "--out", tmp_path / "second")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "second/config.json").read_text())["config"]
+    assert (config["lr"], config["epochs"], config["arch"]) == (0.02, 1, "simple-cnn")
+    assert config["size"] == "auto"
+
+
+@pytest.mark.parametrize("content", ["no json", "[1, 2]", '{"epohcs": 3}', '{"epochs": "three"}', '{"epochs": [3]}'])
+def test_a_wrong_config_file_is_one_line(run: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    result = run("train", "--data", tmp_path, "--config", tmp_path / "config.json")
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_same_resume_line_can_be_repeated_until_it_succeeds(run: Run, colours: Path, tmp_path: Path) -> None:
+    line = ("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--resume")
+    assert run(*line).exit_code == 0
+    again = run(*line)
+    assert again.exit_code == 0
+    assert "already finished" in again.stdout
+    longer = run("train", "--resume", "--out", tmp_path / "run", "--epochs", 3)  # the rest comes from the run
+    assert longer.exit_code == 0, longer.output
+    assert "resuming at epoch 3 of 3" in longer.stderr
+
+
+def test_a_run_folder_in_the_way_is_not_touched(run: Run, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/best.pt").write_text("mine")
+    result = run("train", "--data", colours, *QUICK, "--out", tmp_path / "run")
+    assert result.exit_code == Exit.USAGE
+    assert "--overwrite" in result.stderr
+    assert (tmp_path / "run/best.pt").read_text() == "mine"
+
+
+def test_an_output_that_cannot_be_written_is_found_first(run: Run, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        result = run("train", "--data", colours, *QUICK, "--out", out)
+        assert result.exit_code == Exit.WRITE
+        assert result.stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_dry_run_writes_nothing(run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("train", "--data", colours, *QUICK, "--dry-run")
+    assert result.exit_code == 0
+    assert "dry run" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_named_best_pt_is_left_alone(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("best.pt").write_text("mine")
+    result = run("train", "--data", colours, *QUICK)
+    assert result.exit_code == 0
+    assert "left alone" in result.stderr
+    assert Path("best.pt").read_text() == "mine"
+
+
+def test_weights_that_cannot_be_had_are_said_loudly_or_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(url: str) -> None:
+        raise ConnectionError("no connection")
+
+    monkeypatch.setattr("imgcls.download.open_url", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.random.default_rng(number).integers(0, 255, (120, 120, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    line = ("train", "--data", "data", "--arch", "squeezenet1_1", "--size", 96, "--epochs", 1, "--workers", 0)
+    result = run(*line, "--out", "run", "--json", "summary.json")
+    assert result.exit_code == 0, result.output
+    assert "warning: TRAINING FROM SCRATCH" in result.stderr
+    assert "from scratch!" in next(row for row in result.stderr.splitlines() if row.startswith("epoch 1"))
+    assert "warning: trained from scratch" in result.stderr
+    assert json.loads(Path("summary.json").read_text())["pretrained"]["used"] is None
+    refused = run(*line, "--pretrained", "--out", "other")
+    assert refused.exit_code == Exit.CHECKPOINT
+    assert refused.stderr.splitlines()[-1].startswith("error: --pretrained: ")
+    assert not Path("other").exists()
+    quiet = run(*line, "--no-pretrained", "--dry-run")
+    assert "SCRATCH" not in quiet.stderr
+
+
+def broken_data(root: Path, colours: Path) -> dict[str, Path]:
+    """Return data folders that cannot be trained on, by what is wrong."""
+    kinds = {}
+    for kind in ("empty", "no folders", "one class", "one image", "empty class", "unknown class", "case twin", "html"):
+        kinds[kind] = root / kind.replace(" ", "-")
+        kinds[kind].mkdir()
+    image = colours / "train/red/00.png"
+    shutil.copy(image, kinds["no folders"])
+    for kind, files in {
+        "one class": ["red/0.png", "red/1.png"],
+        "one image": ["red/0.png"],
+        "empty class": ["red/0.png", "red/1.png", "blue/none.txt"],
+        "unknown class": ["train/red/0.png", "train/blue/0.png", "val/red/0.png", "val/green/0.png"],
+        "case twin": ["train/red/0.png", "train/blue/0.png", "val/Red/0.png"],
+    }.items():
+        for file in files:
+            (kinds[kind] / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, kinds[kind] / file)
+    shutil.copytree(colours, kinds["html"], dirs_exist_ok=True)
+    (kinds["html"] / "train/red/05.png").write_text("<html>not found</html>")
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("empty", "no class folders"),
+        ("no folders", "no class folders"),
+        ("one class", "only one class, 'red'"),
+        ("one image", "only one class, 'red'"),
+        ("empty class", "no images of class 'blue'"),
+        ("unknown class", "unknown class 'green'"),
+        ("case twin", "class 'Red' is written 'red'"),
+        ("html", "05.png: not an image of a supported format"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_one_line_and_exit_3(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, sentence: str
+) -> None:
+    data = broken_data(tmp_path, colours)[kind]
+    before = sorted(path for path in data.rglob("*"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    result = run("train", "--data", data, *QUICK)
+    assert result.exit_code == Exit.DATA
+    assert sentence in result.stderr.splitlines()[-1]
+    assert result.stdout == ""
+    assert sorted(path for path in data.rglob("*")) == before
+    if kind != "html":  # found while training; the others before anything is written
+        assert list((tmp_path / "work").iterdir()) == []

@@ -1,0 +1,66 @@
+"""The torch back end: a checkpoint becomes a function from images to logits that equals the trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import Run, built, run, tiny
+
+from imgcls import registry
+from imgcls.engine.backend import load
+from imgcls.errors import CheckpointError, UsageError
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """With dropout and BatchNorm, which must be off when predicting."""
+    return run(tiny(pictures, arch="bn-cnn", dropout=0.5, limit=8, out=str(tmp_path_factory.mktemp("trained"))))
+
+
+def test_logits_equal_the_networks_own(trained: Run, pictures: Path) -> None:
+    model = load(str(trained.folder / "best.pt"), "cpu", amp=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    logits = model.logits(pixels)
+    assert (logits.shape, logits.dtype) == ((5, 3), np.float32)
+
+    state, _ = built(tiny(pictures, arch="bn-cnn"))
+    state.model.network.load_state_dict(trained.weights("best.pt"))
+    with torch.no_grad():
+        expected = state.model.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+    assert logits == pytest.approx(expected.numpy(), abs=1e-5)
+    assert np.array_equal(logits, model.logits(pixels)), "nothing is dropped"
+
+
+def test_an_image_gets_the_same_answer_in_any_company(trained: Run) -> None:
+    model = load(str(trained.folder / "best.pt"), "cpu", amp=False)
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    together = model.logits(pixels)
+    alone = np.concatenate([model.logits(image[None]) for image in pixels])
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_card_comes_along(trained: Run) -> None:
+    model = load(str(trained.folder / "best.pt"), "auto", amp=False)
+    assert model.card.classes == ("blue", "green", "red")
+    assert model.card.arch_options["dropout"] == 0.5
+
+
+def test_it_is_what_the_registry_names() -> None:
+    assert registry.resolve(registry.BACKENDS[""]) is load
+
+
+def test_what_cannot_be_loaded(trained: Run, tmp_path: Path) -> None:
+    best = str(trained.folder / "best.pt")
+    with pytest.raises(UsageError, match="--amp needs CUDA"):
+        load(best, "cpu", amp=True)
+    with pytest.raises(UsageError, match="--device tpu: not known"):
+        load(best, "tpu", amp=False)
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError):
+        load(str(tmp_path / "text.pt"), "cpu", amp=False)

@@ -1,0 +1,85 @@
+"""A run put together: what goes into the checkpoint comes out of it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import built, same, tiny
+
+from imgcls.checkpoint import Checkpoint, load, save
+from imgcls.config import from_dict, to_dict
+from imgcls.data.splits import NO_HOLDOUT
+from imgcls.distributed import World
+from imgcls.engine.loop import train_epoch
+from imgcls.engine.plan import build
+from imgcls.engine.prepare import prepare
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_a_saved_state_is_restored_whole(pictures: Path, tmp_path: Path) -> None:
+    """Network, optimizer, average, step and history, through a file."""
+    config = tiny(pictures, ema=True, optimizer="adamw", limit=8)
+    state, plan = built(config)
+    train_epoch(state, plan, 1, 0, lambda event: None)
+    state.history.append({"epoch": 1, "val_acc": 0.5})
+    network = state.model.network.state_dict()
+    save(tmp_path / "last.pt", Checkpoint(plan.card, network, NO_HOLDOUT, state.training_dict()))
+
+    last = load(tmp_path / "last.pt")
+    restored, _, said = build(config, prepare(config.data, last.card, last.holdout), World(), last)
+    assert said is None
+    assert same(restored.model.network.state_dict(), network)
+    assert restored.ema is not None
+    assert state.ema is not None
+    assert same(restored.ema.state_dict(), state.ema.state_dict())
+    assert (restored.step, restored.history) == (1, [{"epoch": 1, "val_acc": 0.5}])
+    for old, new in zip(
+        state.optimizer.param_groups[0]["params"], restored.optimizer.param_groups[0]["params"], strict=True
+    ):
+        first, second = state.optimizer.state[old], restored.optimizer.state[new]
+        assert first.keys() == second.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_validated_is_the_average_with_ema(pictures: Path) -> None:
+    plain, _ = built(tiny(pictures))
+    assert plain.validated is plain.model
+    averaged, _ = built(tiny(pictures, ema=True))
+    assert averaged.ema is not None
+    assert averaged.validated is averaged.ema.model is not averaged.model
+
+
+def test_the_card_describes_the_model(pictures: Path) -> None:
+    config = tiny(pictures, dropout=0.25, seed=4)
+    _, plan = built(config)
+    assert plan.card.classes == ("blue", "green", "red")
+    assert plan.card.arch_options == {"stem": "standard", "dropout": 0.25}
+    assert from_dict(plan.card.config) == config
+    assert plan.card.config == to_dict(config)
+    assert plan.card.data_fingerprint
+
+
+def test_the_effective_batch_and_the_steps_of_an_epoch(pictures: Path) -> None:
+    _, plan = built(tiny(pictures, batch_size=5, accumulate=2))
+    assert plan.effective_batch == 10
+    assert len(plan.batches) == 5
+    assert plan.steps_per_epoch == 3
+
+
+def test_class_weights_have_mean_one_over_the_images(seven: Path) -> None:
+    _, plan = built(tiny(seven, class_weights="balanced"))
+    assert plan.class_weights.tolist() == pytest.approx([7 / 4, 7 / 10])
+    _, plan = built(tiny(seven))
+    assert plan.class_weights.tolist() == [1, 1]
+
+
+def test_choices_come_with_reasons_the_device_first(pictures: Path) -> None:
+    _, plan = built(tiny(pictures))
+    assert plan.choices[0].name == "device"
+    names = {choice.name for choice in plan.choices}
+    assert names == {"device", "precision", "size", "weights", "mean, std", "workers", "stem", "lr", "warmup_steps"}
+    assert all(choice.reason for choice in plan.choices)

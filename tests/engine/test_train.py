@@ -1,0 +1,207 @@
+"""`train` from end to end: what it reports, in which order, what it refuses, and that two processes equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Seen, built, close, draw, of, run, started, tiny, warnings
+
+from imgcls import checkpoint
+from imgcls.engine import announce, run_folder
+from imgcls.engine import train as train_module
+from imgcls.errors import DataError, Exit, ResourceError, UsageError
+from imgcls.events import EpochEnded, Event, Said, Started, Stepped
+
+pytest_plugins = ("small_runs",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_the_events_of_a_run_in_order(pictures: Path, tmp_path: Path) -> None:
+    done = run(tiny(pictures, epochs=2, out=str(tmp_path / "run")))
+    kinds = [type(event) for event in done.events if isinstance(event, (Started, Stepped, EpochEnded))]
+    assert kinds == [Started, Stepped, Stepped, EpochEnded, Stepped, Stepped, EpochEnded]
+    phases = [(event.epoch, event.phase, event.batch, event.batches) for event in of(done.events, Stepped)]
+    assert phases == [(1, "train", 3, 3), (1, "val", 2, 2), (2, "train", 3, 3), (2, "val", 2, 2)]
+    header = started(done.events)
+    assert (header.first_epoch, header.epochs, header.out) == (1, 2, str(tmp_path / "run"))
+    assert header.images == {"train": 24, "val": 12}
+    assert done.finished.reason == "all epochs"
+    assert done.finished.seconds > 0
+
+
+def test_colours_are_learnt(pictures: Path, tmp_path: Path) -> None:
+    done = run(tiny(pictures, epochs=8, lr=3e-3, out=str(tmp_path / "run")))
+    assert done.finished.card.metrics["accuracy"] >= 0.9
+
+
+def test_the_same_line_gives_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+    asked = {"augment": "strong", "dropout": 0.3, "epochs": 2}
+    first, second = (run(tiny(pictures, **asked, out=str(tmp_path / name))) for name in "ab")
+    assert close(first.weights(), second.weights(), 0)
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_dry_run_writes_nothing(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    """But everything is built, two steps run, and one validation batch (after two that fail early)."""
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path), files(pictures)
+    asked = {"tensorboard": True, "batch_size": 4, "accumulate": 2, "dry_run": True}
+    for out in ("auto", "run"):
+        done = run(tiny(pictures, out=out, **asked))
+    assert (files(tmp_path), files(pictures)) == before
+    assert (done.finished.reason, done.finished.out, done.finished.best) == ("dry run", None, None)
+    assert started(done.events).out is None
+    assert len(seen.lrs) == 2 * 2
+    assert [len(batch) for batch in seen.train] == [4] * 4 * 2
+    assert [len(batch) for batch in seen.val] == [4] * 3 * 2
+
+
+def test_nothing_is_ever_written_into_the_data_folder(pictures: Path, tmp_path: Path) -> None:
+    before = files(pictures)
+    run(tiny(pictures, out=str(tmp_path / "run")))
+    assert files(pictures) == before
+
+
+def test_a_damaged_validation_image_is_found_before_the_first_step(tmp_path: Path, seen: Seen) -> None:
+    data = draw(tmp_path / "data", {"train/a": 4, "train/b": 4, "val/a": 2, "val/b": 2})
+    (data / "val" / "a" / "001.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"val/a/001\.png: .*: replace or remove the file"):
+        run(tiny(data, out=str(tmp_path / "run")))
+    assert not seen.train
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_training_image_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    data = draw(tmp_path / "data", {"train/a": 4, "train/b": 4, "val/a": 2, "val/b": 2})
+    (data / "train" / "a" / "001.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"train/a/001\.png") as caught:
+        run(tiny(data, size=16, out=str(tmp_path / "run")))
+    assert caught.value.exit_code == Exit.DATA
+    status = json.loads((tmp_path / "run" / "config.json").read_text())["run"]["status"]
+    assert status.startswith("failed: ")
+    assert "001.png" in status
+
+
+def test_out_of_memory_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train_module, "build", full)
+    with pytest.raises(ResourceError, match="out of memory on cpu: lower --batch-size 8 and raise --accumulate") as e:
+        run(tiny(pictures, dry_run=True))
+    assert e.value.exit_code == Exit.RESOURCES == 8
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ({"train/a": 3}, "only one class, 'a'"),
+        ({"train/a": 3, "train/b": 0}, "no images of class 'b'"),
+        ({"train/a": 1, "train/b": 1}, "too few images to hold some out"),
+        ({"train/a": 1, "train/b": 1, "val/a": 0}, "no images"),
+    ],
+)
+def test_too_little_data_is_refused(tmp_path: Path, layout: dict[str, int], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        run(tiny(draw(tmp_path / "data", layout), out=str(tmp_path / "run")))
+    assert caught.value.exit_code == Exit.DATA
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 64])  # a last batch of one image, all but one in the first, and fewer
+def test_batch_norm_trains_on_nine_images(tmp_path: Path, batch_size: int) -> None:
+    """With a stem that ends in one pixel, a batch of one would be refused by torch."""
+    data = draw(tmp_path / "data", {"train/a": 5, "train/b": 4, "val/a": 1, "val/b": 1})
+    done = run(tiny(data, arch="bn-cnn", size=8, batch_size=batch_size, out=str(tmp_path / "run")))
+    assert done.history[0]["step"] == -(-9 // batch_size)
+
+
+# What is said without being asked -------------------------------------------------------------------------------------
+
+
+def test_the_recipe_in_one_line(pictures: Path) -> None:
+    asked = {"epochs": 7, "optimizer": "sgd", "lr": 0.02, "label_smoothing": 0.1, "mixup": 0.2, "ema": True}
+    _, plan = built(tiny(pictures, **asked, warmup_epochs=1, accumulate=2))
+    assert announce.recipe(plan) == (
+        "7 epochs, sgd lr 0.02 cosine, 2 warm-up steps, weight decay 0.0001, batch 8 x 2 x 1 = 16, augment none, "
+        "label smoothing 0.1, mixup 0.2, EMA on"
+    )
+
+
+def test_several_gpus_and_one_process(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    _, plan = built(tiny(pictures))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert announce.advice(plan) == []
+    (said,) = announce.advice(replace(plan, device=torch.device("cuda")))
+    line = "torchrun --standalone --nproc-per-node 4 -m imgcls train …"
+    assert said == Said(f"using one of 4 GPUs; to use all: {line}")
+
+
+def test_a_clean_run_warns_of_nothing(pictures: Path, tmp_path: Path) -> None:
+    assert warnings(run(tiny(pictures, out=str(tmp_path / "run"))).events) == []
+
+
+def test_an_interrupt_keeps_the_finished_epochs(pictures: Path, tmp_path: Path) -> None:
+    from imgcls.errors import Interrupted
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Stepped) and event.epoch == 2:
+            raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        run(tiny(pictures, epochs=3, out=str(tmp_path)), stop)
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["status"] == "interrupted"
+    assert checkpoint.load(tmp_path / "last.pt").card.epoch == 1
+
+
+def test_a_wrong_device_is_refused_before_the_folder_is_made(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--device tpu: not known"):
+        run(tiny(pictures, device="tpu", out=str(tmp_path / "run")))
+    assert not run_folder.holds_run(tmp_path / "run")
+
+
+# Two processes --------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_equal_one(seven: Path, tmp_path: Path) -> None:
+    """Same global batch, no BatchNorm: 7 images on 2 ranks are 7, in training and in validation (5)."""
+    asked: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "epochs": 2, "class_weights": "balanced"}
+    asked |= {"augment": "standard", "size": 48}
+    # No --monitor here: torchrun takes it for an abbreviation of its own --monitor-interval (seen in Python 3.11).
+    line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "imgcls", "train"]
+    fixed = {
+        "data": seven,
+        "arch": "simple-cnn",
+        "batch_size": 2,
+        "workers": 0,
+        "device": "cpu",
+        "out": tmp_path / "two",
+    }
+    for name, value in (fixed | asked).items():
+        line += ["--" + name.replace("_", "-"), str(value)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *line], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one = run(tiny(seven, batch_size=4, **asked, out=str(tmp_path / "one")))
+    two = checkpoint.load(tmp_path / "two" / "last.pt")
+    assert close(one.weights(), two.model, 1e-5)
+    history = [json.loads(text) for text in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in history] == [row["step"] for row in one.history] == [2, 4]
+    for mine, theirs in zip(one.history, history, strict=True):
+        assert (mine["val_acc"], mine["train_acc"]) == (theirs["val_acc"], theirs["train_acc"])
+        assert theirs["train_loss"] == pytest.approx(mine["train_loss"], abs=1e-5)
+        assert theirs["val_loss"] == pytest.approx(mine["val_loss"], abs=1e-5)
+    assert checkpoint.load(tmp_path / "two" / "best.pt").card.metrics["images"] == 5
+    assert done.stdout.count("checkpoint: ") == 1, "one process talks"

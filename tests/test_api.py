@@ -1,0 +1,110 @@
+"""imgcls from Python: train, evaluate, load and predict, as its docstring shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import draw_tree
+
+import imgcls
+from imgcls.errors import ImgclsError
+from imgcls.events import EpochEnded, Event, Finished
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    return draw_tree(root, {"train/cat": 6, "train/dog": 6, "val/cat": 3, "val/dog": 2}, size=(16, 16))
+
+
+def settings(data: Path, out: Path) -> imgcls.TrainConfig:
+    inner = imgcls.DataConfig(source=str(data), arch="simple-cnn", batch_size=4, workers=0)
+    return imgcls.TrainConfig(data=inner, epochs=2, device="cpu", out=str(out))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return imgcls.train(settings(data, tmp_path_factory.mktemp("run")))
+
+
+def test_train_returns_where_the_best_checkpoint_is(trained: Finished) -> None:
+    assert trained.best is not None
+    assert Path(trained.best).is_file()
+    assert trained.card.classes == ("cat", "dog")
+    assert trained.epochs_run == 2
+
+
+def test_train_reports_events(data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    imgcls.train(settings(data, tmp_path / "run"), events.append)
+    assert [event.metrics["epoch"] for event in events if isinstance(event, EpochEnded)] == [1, 2]
+
+
+def test_nothing_below_the_command_line_prints(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = imgcls.train(settings(data, tmp_path / "run"))
+    assert done.best is not None
+    imgcls.evaluate(str(data), done.best, workers=0, device="cpu")
+    list(imgcls.load(done.best, device="cpu").predict([str(data / "val" / "cat" / "000.png")]))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_evaluate_gives_the_stored_accuracy(data: Path, trained: Finished) -> None:
+    assert trained.best is not None
+    report = imgcls.evaluate(str(data), trained.best, device="cpu", workers=0)
+    assert (report.split, report.images) == ("val", 5)
+    assert report.accuracy == trained.card.metrics["accuracy"]
+
+
+def test_load_and_predict(data: Path, trained: Finished) -> None:
+    assert trained.best is not None
+    model = imgcls.load(trained.best, device="cpu")
+    paths = [str(data / "val" / "cat" / "000.png"), str(data / "nothing.png"), str(data / "val" / "dog" / "001.png")]
+    first, second, third = model.predict(paths, top_k=2)
+    for prediction in (first, third):
+        assert prediction.class_name in ("cat", "dog")
+        assert prediction.confidence is not None
+        assert prediction.top is not None
+        assert 0.5 <= prediction.confidence <= 1
+        assert sum(score.confidence for score in prediction.top) == pytest.approx(1)
+    assert (second.path, second.class_name) == (paths[1], None)
+    assert second.error is not None
+
+
+def test_expected_failures_have_one_base(data: Path) -> None:
+    with pytest.raises(ImgclsError):
+        imgcls.load("nothing.pt")
+    with pytest.raises(ImgclsError):
+        imgcls.TrainConfig(epochs=0)
+
+
+def test_the_public_names() -> None:
+    assert imgcls.__all__ == ["DataConfig", "TrainConfig", "__version__", "evaluate", "load", "train"]
+    assert all(getattr(imgcls, name) is not None for name in imgcls.__all__)
+    with pytest.raises(AttributeError, match="module 'imgcls' has no attribute 'trian'"):
+        _ = imgcls.trian
+
+
+def test_importing_is_cheap() -> None:
+    script = "import sys, imgcls; assert not {'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_name_stays_a_function_after_its_module_is_imported() -> None:
+    import imgcls.engine.train
+
+    assert callable(imgcls.train)
+    assert callable(imgcls.evaluate)
