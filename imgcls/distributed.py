@@ -6,7 +6,7 @@ Knows nothing of models and data.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,6 +33,12 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def spread(self, values: Iterable[torch.Tensor]) -> None:
+        """Give every process the first one's values."""
+        if self.size > 1:
+            for value in values:
+                dist.broadcast(value, 0)
 
     def wait(self) -> None:
         """Wait for all processes."""

@@ -42,7 +42,8 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
                 plotted = [math.nan if value is None else value for value in values]
                 axis.plot(epochs, plotted, marker="o" if len(epochs) < 30 else "", markersize=3, label=split)
         axis.set_title(name)
-        axis.legend()
+        if axis.get_lines():
+            axis.legend()
     rate.plot(epochs, [row["lr"] for row in history], color="tab:gray")
     rate.set_title("learning rate")
     accuracy.set_ylim(0, 1.02)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import draw_tree
+from drawing import draw_tree
 
 import imgcls
 from imgcls.errors import ImgclsError

@@ -1,7 +1,7 @@
 """Random changes to training images; every decision comes from uniform draws that `draws.uniforms` made.
 
 Works on upright RGB pictures and gives uint8 arrays. Knows neither files nor workers. Crops follow torchvision's
-RandomResizedCrop, with the box limited to the picture instead of drawn again; TrivialAugment is Müller and
+RandomResizedCrop, but a box that does not fit is shrunk instead of drawn again; TrivialAugment is Müller and
 Hutter 2021 with torchvision's wide ranges; erasing is Zhong et al. 2020.
 """
 
@@ -40,7 +40,7 @@ class Augmentation:
 
     def __str__(self) -> str:
         extras = [
-            *(["no flip"] if not self.flip and self.kind != "none" else []),
+            *(["flip" if self.flip else "no flip"] if self.flip == (self.kind == "none") else []),
             *([f"rotate {self.rotate:g}°"] if self.rotate else []),
             *([f"color jitter {self.color_jitter:g}"] if self.color_jitter else []),
         ]
@@ -67,7 +67,7 @@ def augment(
         picture = square(image, preprocess)
     else:
         picture = _pad_and_crop(square(image, preprocess), draws[CROP])
-    if augmentation.flip and kind != "none" and draws[FLIP] < 0.5:
+    if augmentation.flip and draws[FLIP] < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augmentation.rotate:
         degrees = (2 * draws[ROTATE] - 1) * augmentation.rotate
@@ -92,8 +92,9 @@ def _random_resized_crop(image: Image.Image, preprocess: Preprocess, smallest: f
     ratio = math.exp((2 * draws[1] - 1) * math.log(4 / 3))
     # "squash" keeps the distortion of the deterministic transform: the box has the picture's own shape.
     base = (width, height) if preprocess.rule == "squash" else (math.sqrt(width * height),) * 2
-    box_width = min(width, max(1, round(base[0] * math.sqrt(area * ratio))))
-    box_height = min(height, max(1, round(base[1] * math.sqrt(area / ratio))))
+    box_width, box_height = base[0] * math.sqrt(area * ratio), base[1] * math.sqrt(area / ratio)
+    shrink = min(1.0, width / box_width, height / box_height)  # to fit, keeping its shape
+    box_width, box_height = max(1, round(box_width * shrink)), max(1, round(box_height * shrink))
     left, top = int(draws[2] * (width - box_width + 1)), int(draws[3] * (height - box_height + 1))
     box = (left, top, left + box_width, top + box_height)
     return image.resize((preprocess.size,) * 2, RESAMPLING[preprocess.interpolation], box=box)

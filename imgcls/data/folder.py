@@ -55,7 +55,9 @@ def read_split(folder: str) -> Listing:
     names: list[str] = []
     labels: list[int] = []
     ignored: list[str] = []
+    hidden = _subfolders(folder, hidden=True)
     for label, class_name in enumerate(classes):
+        hidden += [f"{class_name}/{name}" for name in _subfolders(os.path.join(folder, class_name), hidden=True)]
         for path in walk(os.path.join(folder, class_name)):
             if is_image_name(path):
                 names.append(os.path.relpath(path, folder))
@@ -68,7 +70,6 @@ def read_split(folder: str) -> Listing:
     ignored += [os.path.join(folder, name) for name in entries if not os.path.isdir(os.path.join(folder, name))]
     if not names:
         raise DataError(f"{folder}: no images in its class folders; expected {folder}/CLASS/IMAGE.jpg (or .png, …)")
-    hidden = tuple(name for name in entries if is_hidden(name) and os.path.isdir(os.path.join(folder, name)))
     findings = (*((_hidden(folder, hidden),) if hidden else ()), *((_ignored(folder, ignored),) if ignored else ()))
     return Listing(
         where=folder,
@@ -79,20 +80,20 @@ def read_split(folder: str) -> Listing:
     )
 
 
-def _subfolders(folder: str) -> list[str]:
+def _subfolders(folder: str, hidden: bool = False) -> list[str]:
     if not os.path.isdir(folder):
         return []
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if is_folder(entry) and not is_hidden(entry.name))
+            return sorted(entry.name for entry in entries if is_folder(entry) and is_hidden(entry.name) == hidden)
     except OSError as error:
         raise DataError(f"{folder}: {(error.strerror or str(error)).lower()}: make the folder readable") from error
 
 
-def _hidden(folder: str, names: tuple[str, ...]) -> Finding:
-    listed = ", ".join(names)
+def _hidden(folder: str, names: list[str]) -> Finding:
+    listed = ", ".join(names[:10])
     return Finding(
-        "hidden-folders", "note", f"{folder}: hidden folders ignored: {listed}", "remove them at will", names
+        "hidden-folders", "note", f"{folder}: hidden folders ignored: {listed}", "remove them at will", tuple(names)
     )
 
 

@@ -99,6 +99,8 @@ def _svhn(build: Callable[..., Any], split: str) -> Parts:
 
 def _stl10(build: Callable[..., Any], split: str) -> Parts:
     data = build(split=split)
+    if not hasattr(data, "classes"):
+        raise DataError(f"stl10: class_names.txt is missing in {data.root}/{data.base_folder}: put it there")
     return _channels_first(split, data.data), data.labels, data.classes
 
 

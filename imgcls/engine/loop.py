@@ -95,6 +95,8 @@ def train_epoch(
             report(Stepped(epoch, "train", number, total, mean, images_seen / max(1e-9, now - began)))
         if number == STEPS_TO_ESTIMATE and epoch == 1 and device.type == "cpu":
             report(Said(f"expected time on this CPU: {_duration((now - began) / number * total * config.epochs)}"))
+    # BatchNorm's statistics are of each process's own batches: validate those that are saved, the first one's.
+    world.spread([*state.model.buffers(), *state.validated.buffers()])
     seconds = max(1e-9, time.monotonic() - began)
     places = plan.batches.places
     images = places.bounds[total]

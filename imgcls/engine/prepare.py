@@ -74,9 +74,12 @@ def prepare(
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess
     else:
         start, preprocess, choices = _decide(config, splits, world)
-    flip = config.flip if config.flip is not None else splits.dataset not in DIGIT_DATASETS
-    if config.flip is None and not flip:
-        choices.append(Choice("flip", False, f"{splits.dataset} shows digits"))
+    flip = config.flip
+    if flip is None:
+        digits = splits.dataset in DIGIT_DATASETS
+        flip = config.augment != "none" and not digits
+        if digits:
+            choices.append(Choice("flip", flip, f"{splits.dataset} shows digits"))
     batch_bytes = config.batch_size * 3 * preprocess.size**2
     workers = choose_workers(config.workers, batch_bytes, world.local_size)
     augmentation = Augmentation(kind=config.augment, flip=flip, rotate=config.rotate, color_jitter=config.color_jitter)

@@ -85,8 +85,11 @@ def choose(arch: str, asked: bool | None, size: int) -> Start:
         if asked:
             raise CheckpointError(f"--pretrained: {reason}; connect, or put the file into the cache") from error
         return Start(Pretrained(asked=word, used=None, reason=reason), unasked=True)
-    values = checkpoint.load_tensors(path)
-    checkpoint.check_finite(values, str(path))
+    try:
+        values = checkpoint.load_tensors(path)
+        checkpoint.check_finite(values, str(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: the cached file of {found.name} is damaged; delete it") from error
     state = renamed(values)
     notes = (f"{found.name} has a licence of its own: {found.license}",) if found.license else ()
     return Start(Pretrained(asked=word, used=f"torchvision {found.name}", reason=where), state=state, notes=notes)

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcls import checkpoint
+from imgcls import checkpoint, plots
 from imgcls.config import TrainConfig, from_dict
 from imgcls.distributed import World
-from imgcls.engine import loop, run_folder
+from imgcls.engine import loop
 from imgcls.engine import plan as plan_module
 from imgcls.engine.plan import Plan, State
 from imgcls.engine.prepare import prepare
@@ -122,8 +122,8 @@ def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None,
 
     with one_thread(), pytest.MonkeyPatch.context() as patch:
         if not curves:
-            patch.setattr(run_folder.plots, "curves", lambda history: None)
-            patch.setattr(run_folder.plots, "save", lambda figure, path: path.touch())
+            patch.setattr(plots, "curves", lambda history: None)
+            patch.setattr(plots, "save", lambda figure, path: path.touch())
         return Run(train(config, report), events)
 
 

@@ -27,7 +27,8 @@ def test_logits_equal_the_networks_own(trained: Run, pictures: Path) -> None:
     model = load(str(trained.folder / "best.pt"), "cpu", amp=False)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     logits = model.logits(pixels)
-    assert (logits.shape, logits.dtype) == ((5, 3), np.float32)
+    assert logits.shape == (5, 3)
+    assert logits.dtype == np.float32
 
     state, _ = built(tiny(pictures, arch="bn-cnn"))
     state.model.network.load_state_dict(trained.weights("best.pt"))

@@ -24,7 +24,7 @@ def inspected(data: Path, split: str = "train", **asked: Any) -> Inspection:
 
 
 def test_it_is_the_first_batch_of_training(pictures: Path, seen: Seen) -> None:
-    asked = {"augment": "strong", "rotate": 20, "color_jitter": 0.2, "seed": 3}
+    asked: dict[str, Any] = {"augment": "strong", "rotate": 20, "color_jitter": 0.2, "seed": 3}
     run(tiny(pictures, **asked, dry_run=True))
     shown = inspected(pictures, **asked)
     assert np.array_equal(shown.images, seen.train[0].permute(0, 2, 3, 1).numpy())

@@ -22,7 +22,7 @@ from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
 from imgcls.engine.prepare import prepare
 from imgcls.errors import CheckpointError, UsageError
-from imgcls.events import EpochEnded, Event, Stepped
+from imgcls.events import EpochEnded, Event
 from imgcls.models import pretrained
 from imgcls.models.build import build_network
 from imgcls.pixels.transform import transform
@@ -212,16 +212,14 @@ def test_limit(pictures: Path, tmp_path: Path, seen: Seen) -> None:
 def test_workers(tmp_path: Path) -> None:
     """The loader processes that are alive while training are as many as asked for."""
     data = draw(tmp_path / "flat", {"blue": 4, "red": 4})
+    alive: list[int] = []
+
+    def look(event: Event) -> None:
+        alive.append(len(multiprocessing.active_children()))
+
     for count in (0, 2):
-        alive = []
-
-        def look(event: Event, alive: list[int] = alive) -> None:
-            if isinstance(event, Stepped):
-                alive.append(len(multiprocessing.active_children()))
-
         before = len(multiprocessing.active_children())
         run(tiny(data, workers=count, val_split=0, batch_size=2, dry_run=True), look)
-        assert alive
         assert alive[-1] - before == count
 
 
@@ -389,12 +387,13 @@ def undetermined() -> Iterator[None]:
 
 @pytest.mark.usefixtures("undetermined")
 def test_deterministic(pictures: Path) -> None:
+    during: list[bool] = []
+
+    def look(event: Event) -> None:
+        during.append(torch.are_deterministic_algorithms_enabled())
+
     for asked in (False, True):
-        during: list[bool] = []
-        run(
-            tiny(pictures, deterministic=asked, dry_run=True),
-            lambda event, during=during: during.append(torch.are_deterministic_algorithms_enabled()),
-        )
+        run(tiny(pictures, deterministic=asked, dry_run=True), look)
         assert during[-1] is asked
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from small_runs import draw, tiny
 
 from imgcls import registry
-from imgcls.data.images import ArrayImages
+from imgcls.data.images import ArrayImages, FileImages
 from imgcls.data.listing import Listing, Source
 from imgcls.distributed import World
 from imgcls.engine import prepare as prepare_module
@@ -190,10 +190,14 @@ def test_only_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """And of a sample only: a folder of a million files must not be opened file by file."""
     data = draw(tmp_path, {"a": 12, "b": 12})
     monkeypatch.setattr(prepare_module, "HEADERS", 5)
-    opened = []
-    images = type(prepare(tiny(data).data).splits.train.images)
-    size = images.size
-    monkeypatch.setattr(images, "size", lambda self, index: opened.append(index) or size(self, index))
-    monkeypatch.setattr(images, "load", lambda self, index: pytest.fail("decoded"))
+    opened: list[int] = []
+    size = FileImages.size
+
+    def watched(images: FileImages, index: int) -> tuple[int, int]:
+        opened.append(index)
+        return size(images, index)
+
+    monkeypatch.setattr(FileImages, "size", watched)
+    monkeypatch.setattr(FileImages, "load", lambda images, index: pytest.fail("decoded"))
     assert prepare(tiny(data).data).preprocess.size == 16
     assert len(opened) == 5

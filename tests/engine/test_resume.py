@@ -268,7 +268,12 @@ def test_best_alone_cannot_be_continued(pictures: Path, copy: Path) -> None:
 def test_findings_are_judged_over_the_whole_history(
     pictures: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lengths = []
-    monkeypatch.setattr(diagnose, "findings", lambda history, config, images: lengths.append(len(history)) or [])
+    lengths: list[int] = []
+
+    def judge(history: list[Any], config: Any, images: int) -> list[Any]:
+        lengths.append(len(history))
+        return []
+
+    monkeypatch.setattr(diagnose, "findings", judge)
     resumed(pictures, copy, **RANDOM)
     assert lengths == [3, 4]

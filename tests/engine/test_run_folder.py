@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     config = tiny(pictures, out=str(tmp_path / "missing" / "run"))
     error = refused(config, WriteError, rf"--out .*: {tmp_path} cannot be written; name another folder")
-    assert error.exit_code == Exit.WRITE == 7
+    assert error.exit_code == Exit.WRITE
     assert not (tmp_path / "missing").exists()
 
 
@@ -198,7 +198,8 @@ def test_nothing_is_built_before_the_folder_is_checked(tmp_path: Path) -> None:
 
 def test_two_trainings_in_one_folder(pictures: Path, tmp_path: Path) -> None:
     """The second is refused at once, names the process, and disturbs nothing; afterwards the folder is free."""
-    folder, refusals = tmp_path / "run", []
+    folder = tmp_path / "run"
+    refusals: list[Exit] = []
 
     def second(event: Event) -> None:
         if isinstance(event, Stepped) and not refusals:

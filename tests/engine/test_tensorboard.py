@@ -43,9 +43,12 @@ def test_a_number_that_is_not_known_is_left_out(pictures: Path, tmp_path: Path) 
 
 
 def test_each_epoch_is_there_once_after_a_resume(pictures: Path, tmp_path: Path) -> None:
+    """Also the second, which was written, lost with a damaged last.pt, and done again."""
     with pytest.raises(Killed):
         run(tiny(pictures, tensorboard=True, epochs=3, limit=4, out=str(tmp_path)), kill_in(3))
-    run(tiny(pictures, tensorboard=True, epochs=3, limit=4, out=str(tmp_path), resume=True))
+    (tmp_path / "last.pt").write_bytes(b"damaged")
+    done = run(tiny(pictures, tensorboard=True, epochs=3, limit=4, out=str(tmp_path), resume=True))
+    assert [row["epoch"] for row in done.epochs] == [2, 3]
     assert [step for step, _ in scalars(tmp_path)["loss/train"]] == [1, 2, 3]
 
 
