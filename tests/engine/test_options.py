@@ -20,13 +20,14 @@ from imgcls.config import TrainConfig, key, settings
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
+from imgcls.engine import plan as plan_module
 from imgcls.engine.prepare import prepare
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.models import pretrained
 from imgcls.models.build import build_network
 from imgcls.pixels.transform import transform
-from imgcls.schema import Preprocess
+from imgcls.schema import Choice, Preprocess
 
 pytest_plugins = ("small_runs",)
 pytestmark = pytest.mark.usefixtures("quick")
@@ -353,15 +354,19 @@ def test_epochs(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_amp(pictures: Path) -> None:
+    """Refused without CUDA, also when the device is found only later."""
     with pytest.raises(UsageError, match="--amp needs CUDA"):
         run(tiny(pictures, amp=True, dry_run=True))
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="--amp needs CUDA, and this runs on"):
+            run(tiny(pictures, amp=True, device="auto", dry_run=True))
     found = {choice.name: choice.value for choice in started(run(tiny(pictures, dry_run=True)).events).choices}
     assert found["precision"] == "float32"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_amp_on_cuda(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training is in mixed precision by default and not with --no-amp; validation is in float32."""
+@pytest.fixture
+def precisions(monkeypatch: pytest.MonkeyPatch) -> dict[bool, set[torch.dtype]]:
+    """What the convolutions compute in: in training (True) and in validation (False)."""
     kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
     forward = nn.Conv2d.forward
 
@@ -371,12 +376,26 @@ def test_amp_on_cuda(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return answer
 
     monkeypatch.setattr(nn.Conv2d, "forward", watched)
-    for asked, expected in (("auto", torch.float32), (True, torch.float32), (False, torch.float32)):
-        kinds[True].clear()
-        run(tiny(pictures, amp=asked, device="cuda", out=str(tmp_path / f"{asked}")))
-        assert kinds[False] == {expected}
-        half = {torch.bfloat16, torch.float16}
-        assert (kinds[True] <= half) == (asked is not False)
+    return kinds
+
+
+def test_mixed_precision_is_for_training_only(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precisions: dict[bool, set[torch.dtype]]
+) -> None:
+    """As if this CPU had asked for bf16."""
+    bf16 = torch.bfloat16, Choice("precision", "bf16 mixed", "planted")
+    monkeypatch.setattr(plan_module, "choose_amp", lambda asked, device: bf16)
+    run(tiny(pictures, limit=8, out=str(tmp_path)))
+    assert precisions == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("asked", ["auto", True, False])
+def test_amp_on_cuda(pictures: Path, tmp_path: Path, precisions: dict[bool, set[torch.dtype]], asked: Any) -> None:
+    """Mixed precision by default and not with --no-amp; validation is in float32."""
+    run(tiny(pictures, amp=asked, device="cuda", out=str(tmp_path)))
+    assert precisions[False] == {torch.float32}
+    assert (precisions[True] <= {torch.bfloat16, torch.float16}) == (asked is not False)
 
 
 @pytest.fixture

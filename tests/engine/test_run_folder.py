@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -151,10 +153,12 @@ def test_overwrite_replaces_the_files_of_the_run_and_no_others(pictures: Path, t
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "old").touch()
     (tmp_path / "last.prev.pt").touch()
+    (tmp_path / "run.lock").write_text("1234567890\n")  # of a process that is gone
     done = run(tiny(pictures, epochs=1, seed=1, out=str(tmp_path), overwrite=True))
     assert [row["epoch"] for row in done.history] == [1]
     assert checkpoint.load(tmp_path / "last.pt").card.config["seed"] == 1
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
     assert not (tmp_path / "tensorboard").exists()
     assert not (tmp_path / "last.prev.pt").exists()
     assert {path.name for path in tmp_path.iterdir()} <= {*FILES, "notes.txt"}
@@ -232,6 +236,18 @@ sys.stdin.read()
             run_folder.create(config)
         other.kill()
     run_folder.create(config).close()
+
+
+def test_a_folder_is_free_when_its_run_is_over_though_loader_processes_live(tmp_path: Path) -> None:
+    """They are forked while the lock is held, and end a little later."""
+    config = tiny("nowhere", out=str(tmp_path))
+    first = run_folder.create(config)
+    loader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    loader.start()
+    first.close()
+    run_folder.create(config).close()
+    loader.kill()
+    loader.join()
 
 
 def test_curves_are_drawn(pictures: Path, tmp_path: Path) -> None:
