@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from imgcls.errors import UsageError, nearest
@@ -82,11 +81,8 @@ class DataConfig:
             UsageError: naming the flag, the value and what is allowed.
         """
         check(self)
-        if self.weights is not None:
-            if self.pretrained is not None:
-                raise UsageError("--weights and --pretrained/--no-pretrained exclude each other: drop one")
-            if not Path(self.weights).is_file():
-                raise UsageError(f"--weights {self.weights}: no such file; give a state dict or an imgcls checkpoint")
+        if self.weights is not None and self.pretrained is not None:
+            raise UsageError("--weights and --pretrained/--no-pretrained exclude each other: drop one")
 
 
 @dataclass(frozen=True, kw_only=True)

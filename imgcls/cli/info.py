@@ -36,7 +36,7 @@ def info(
         validation = f"{accuracy} on {metrics['images']} {kind}, loss {metrics['loss']:.4f}"
     options = ", ".join(f"{name} {value}" for name, value in card.arch_options.items() if value is not None)
     rows = {
-        "architecture": f"{card.arch} ({options}), {parameters:,} numbers",
+        "architecture": f"{card.arch} ({options}), {parameters:,} values",
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}",
         "preprocessing": str(card.preprocess),
         "epoch": str(card.epoch),

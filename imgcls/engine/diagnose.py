@@ -33,11 +33,11 @@ def findings(history: Sequence[dict[str, Any]], config: TrainConfig, val_images:
     ]
 
 
-def diverged(epoch: int, first_step: int, last_step: int, config: TrainConfig, lr: float) -> str:
+def diverged(epoch: int, first_step: int, last_step: int, config: TrainConfig, lr: float, mixed: bool) -> str:
     """Return the sentence for a loss that became NaN or infinite between two optimizer steps."""
     causes = [f"lower --lr (now {lr:.2g})"]
     causes += ["set --clip-grad 1"] if config.clip_grad is None else []
-    causes += ["try --no-amp"] if config.amp is not False and config.device != "cpu" else []
+    causes += ["try --no-amp"] if mixed else []
     where = f"step {last_step}" if first_step >= last_step else f"steps {first_step} to {last_step}"
     return f"epoch {epoch}, {where}: the loss became NaN or infinite; {', '.join(causes)}"
 

@@ -89,7 +89,8 @@ def train_epoch(
             reported = now
             loss_sum = sums[0].item()
             if not np.isfinite(loss_sum):
-                raise DivergedError(diagnose.diverged(epoch, checked_step + 1, max(1, state.step), config, lr))
+                steps = (checked_step + 1, max(1, state.step))
+                raise DivergedError(diagnose.diverged(epoch, *steps, config, lr, plan.amp is not None))
             checked_step = state.step
             mean = loss_sum / (window_weights.sum() / world.size * number / len(plan.batches))
             report(Stepped(epoch, "train", number, total, mean, images_seen / max(1e-9, now - began)))

@@ -33,6 +33,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: Ema | None
+    processes: int = 1
     step: int = 0  # optimizer steps done
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -49,6 +50,7 @@ class State:
             "ema": self.ema.state_dict() if self.ema else None,
             "step": self.step,
             "history": self.history,
+            "processes": self.processes,
         }
 
     def restore(self, training: dict[str, Any]) -> None:
@@ -128,6 +130,7 @@ def build(
         optimizer=build_optimizer(config, network, float(lr.value)),
         scaler=torch.amp.GradScaler(device.type, enabled=amp is torch.float16),
         ema=Ema(model) if config.ema else None,
+        processes=world.size,
     )
     if last is not None:
         state.restore(last.training)

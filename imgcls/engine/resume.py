@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
+from imgcls.distributed import World
 from imgcls.engine.monitor import is_over
 from imgcls.engine.prepare import Prepared
 from imgcls.errors import DataError, UsageError
@@ -12,8 +13,8 @@ from imgcls.errors import DataError, UsageError
 HARMLESS = ("data", "workers", "device", "out", "resume", "overwrite", "tensorboard", "early_stop", "epochs")
 
 
-def check(config: TrainConfig, last: Checkpoint, prepared: Prepared) -> str | None:
-    """Hold the settings and the data against those of the run that is continued.
+def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: World) -> str | None:
+    """Hold the settings, the data and the number of processes against those of the run that is continued.
 
     Returns:
         A warning for the user, or None.
@@ -31,7 +32,11 @@ def check(config: TrainConfig, last: Checkpoint, prepared: Prepared) -> str | No
         raise DataError(f"{resumed}: the run's classes were {', '.join(last.card.classes)}; give its own --data")
     if last.card.data_fingerprint != prepared.splits.fingerprint:
         raise DataError(f"{resumed}: images were added, removed or changed since; give its own --data")
-    if before["epochs"] == config.epochs or is_over(config, last.training["history"]):
+    if is_over(config, last.training["history"]):
+        return None
+    if (processes := last.training["processes"]) != world.size:
+        raise UsageError(f"{resumed}: the run has {processes} processes, not {world.size}; start it as before")
+    if before["epochs"] == config.epochs:
         return None
     if config.schedule == "onecycle":
         raise UsageError(f"--epochs {config.epochs}: a onecycle run of {before['epochs']} epochs cannot change length")

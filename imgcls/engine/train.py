@@ -69,7 +69,7 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     for finding in prepared.splits.findings:
         report(Found(finding))
     if last is not None:
-        if warning := resume.check(config, last, prepared):
+        if warning := resume.check(config, last, prepared, world):
             report(Said(warning, warning=True))
         if is_over(config, last.training["history"]):
             if world.is_main:
@@ -135,7 +135,8 @@ def _validate(state: State, plan: Plan, epoch: int, report: Report) -> EvalRepor
     try:
         return count(model, plan.val, classes, plan.device, split="val", epoch=epoch, world=plan.world, report=report)
     except CheckpointError as error:
-        raise DivergedError(diagnose.diverged(epoch, state.step, state.step, plan.config, plan.peak_lr)) from error
+        step, mixed = state.step, plan.amp is not None
+        raise DivergedError(diagnose.diverged(epoch, step, step, plan.config, plan.peak_lr, mixed)) from error
 
 
 def _metrics_row(

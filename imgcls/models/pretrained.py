@@ -16,7 +16,7 @@ from torch import nn
 
 from imgcls import checkpoint
 from imgcls.download import download
-from imgcls.errors import CheckpointError, WriteError
+from imgcls.errors import CheckpointError, UsageError, WriteError
 from imgcls.models.build import State, head, load_state
 from imgcls.models.torchvision_networks import AUXILIARY, Recipe, recipe
 from imgcls.registry import ARCHITECTURES
@@ -99,8 +99,11 @@ def from_file(path: str, arch: str) -> Start:
     """Read `--weights`: an imgcls checkpoint of the same architecture, or a bare state dict.
 
     Raises:
+        UsageError: no such file.
         CheckpointError: another architecture, not a dict of tensors, or NaN weights.
     """
+    if not os.path.isfile(path):
+        raise UsageError(f"--weights {path}: no such file; give a state dict or an imgcls checkpoint")
     values = checkpoint.load_tensors(path)
     if "imgcls_version" in values:
         loaded = checkpoint.load(path)

@@ -75,7 +75,6 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Result]) -> None
         ("train --data x --amp --device cpu", "--amp needs CUDA"),
         ("train --data x --resume", "--resume needs --out"),
         ("train --data x --config nowhere.json", "--config nowhere.json: no such file"),
-        ("train --data x --weights nowhere.pt", "--weights nowhere.pt: no such file"),
         ("train --data x --device gpu", "--device gpu: not known"),
         ("evaluate --data x", "--ckpt best.pt: no such file"),
         ("evaluate --data x --split tset", "--split tset: not known (did you mean 'test'?)"),

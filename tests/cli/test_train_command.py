@@ -77,6 +77,12 @@ def test_a_config_file_is_read_and_typed_options_win(run: Run, colours: Path, tm
     assert config["size"] == "auto"
 
 
+def test_weights_that_do_not_exist_are_a_usage_error(run: Run, colours: Path, tmp_path: Path) -> None:
+    result = run("train", "--data", colours, "--weights", tmp_path / "none.pt")
+    assert result.exit_code == Exit.USAGE
+    assert f"--weights {tmp_path / 'none.pt'}: no such file" in result.stderr
+
+
 @pytest.mark.parametrize("content", ["no json", "[1, 2]", '{"epohcs": 3}', '{"epochs": "three"}', '{"epochs": [3]}'])
 def test_a_wrong_config_file_is_one_line(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)

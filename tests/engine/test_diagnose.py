@@ -190,8 +190,8 @@ def test_batch_norm_statistics_that_are_not_finite_are_not_saved(
 
 
 def test_the_sentence_names_what_can_be_tried() -> None:
-    assert diverged(2, 5, 5, tiny("."), 0.1).startswith("epoch 2, step 5: ")
-    assert diverged(2, 5, 9, tiny("."), 0.1).startswith("epoch 2, steps 5 to 9: ")
-    assert diverged(1, 1, 1, tiny(".", clip_grad=1), 0.25).endswith("lower --lr (now 0.25)")
-    assert "set --clip-grad 1" in diverged(1, 1, 1, tiny("."), 0.1)
-    assert "try --no-amp" in diverged(1, 1, 1, tiny(".", device="cuda"), 0.1)
+    assert diverged(2, 5, 5, tiny("."), 0.1, mixed=False).startswith("epoch 2, step 5: ")
+    assert diverged(2, 5, 9, tiny("."), 0.1, mixed=False).startswith("epoch 2, steps 5 to 9: ")
+    assert diverged(1, 1, 1, tiny(".", clip_grad=1), 0.25, mixed=False).endswith("lower --lr (now 0.25)")
+    assert "set --clip-grad 1" in diverged(1, 1, 1, tiny("."), 0.1, mixed=False)
+    assert "try --no-amp" in diverged(1, 1, 1, tiny(".", device="cuda"), 0.1, mixed=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,13 @@ def test_other_images_are_refused(pictures: Path, copy: Path, tmp_path: Path) ->
     changed = Path(shutil.copytree(pictures, tmp_path / "changed"))
     (changed / "train" / "red" / "000.png").unlink()
     refused(DataError, Exit.DATA, "images were added, removed or changed since", changed, copy, **RANDOM)
+
+
+def test_another_number_of_processes_is_refused(pictures: Path, copy: Path) -> None:
+    last = checkpoint.load(copy / "last.pt")
+    checkpoint.save(copy / "last.pt", replace(last, training=last.training | {"processes": 2}))
+    with pytest.raises(UsageError, match="the run has 2 processes, not 1"):
+        resumed(pictures, copy, **RANDOM)
 
 
 def test_the_data_may_have_moved(pictures: Path, straight: Run, copy: Path, tmp_path: Path) -> None:
