@@ -151,6 +151,8 @@ class TrainConfig:
             raise UsageError("--resume and --dry-run exclude each other: drop one")
         if self.schedule == "onecycle" and self.warmup_epochs is not None:
             raise UsageError("--warmup-epochs has no place in --schedule onecycle, which warms up itself: drop it")
+        if self.momentum != 0.9 and self.optimizer != "sgd":
+            raise UsageError(f"--momentum {self.momentum} is for SGD: type --optimizer sgd, or drop it")
         if self.lr == 0:
             raise UsageError("--lr 0 would learn nothing: give a positive number")
         if self.amp and self.device not in ("auto",) and not self.device.startswith("cuda"):

@@ -43,6 +43,7 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
         if number >= count:
             raise UsageError(f"--device {asked}: this machine has {count} CUDA devices; type --device auto")
         device = torch.device("cuda", number)
+        torch.cuda.set_device(device)  # else pinning and the first collective would use cuda:0
         memory = torch.cuda.get_device_properties(device).total_memory >> 30
         return device, Choice("device", f"{device} ({torch.cuda.get_device_name(device)}, {memory} GiB)", why)
     if kind == "mps" and not has_mps:

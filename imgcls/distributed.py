@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,9 +41,20 @@ class World:
             for value in values:
                 dist.broadcast(value, 0)
 
-    def wait(self) -> None:
-        """Wait for all processes."""
+    def share(self, value: Any) -> Any:
+        """Return the first process's value in every process."""
+        values = [value]
         if self.size > 1:
+            dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the first process finish the block before the others begin it: it fills the cache that they read."""
+        if self.size > 1 and not self.is_main:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.is_main:
             dist.barrier()
 
 
@@ -60,7 +72,10 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
     finally:

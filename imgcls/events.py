@@ -11,6 +11,8 @@ from typing import Any
 
 from imgcls.schema import Choice, Finding, ModelCard
 
+REPORT_SECONDS = 0.2  # between two `Stepped`
+
 
 @dataclass(frozen=True)
 class Started:
@@ -63,7 +65,7 @@ class EpochEnded:
     metrics: dict[str, Any]
     epochs: int
     best: bool
-    from_scratch_unasked: bool  # pretrained weights were wanted and could not be had
+    weights_missing: bool  # pretrained weights were wanted and could not be had
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,19 @@ from imgcls.errors import WriteError
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path` that becomes `path` when the block ends well.
 
-    On any exception the temporary file is removed and an older `path` is left as it was.
+    On any exception the temporary file is removed and an older `path` is left as it was. A link is followed, and
+    what is no regular file (/dev/null, a FIFO) is written to directly, never replaced.
 
     Raises:
         WriteError: the folder or the disk refuses the file.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if os.path.exists(path) and not target.is_file():
+        try:
+            yield Path(path)
+        except OSError as error:
+            raise cannot_write(Path(path), error) from error
+        return
     temporary = target.parent / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
         yield temporary
@@ -81,6 +88,15 @@ def check_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into the one-line WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> WriteError:

@@ -70,6 +70,7 @@ class Pretrained:
     asked: str  # "auto", "yes", "no" or the path given to --weights
     used: str | None  # e.g. "torchvision ResNet18_Weights.IMAGENET1K_V1", or None: from scratch
     reason: str
+    missing: bool = False  # weights were wanted and could not be had: to be said loudly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0  # epochs finished
     config: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)  # command line and versions
     data_fingerprint: str = ""
     imgcls_version: str = ""
     format: int = 1
@@ -126,6 +128,11 @@ class Prediction:
     top: tuple[Score, ...] | None = None
     error: str | None = None
     below_threshold: bool = False
+
+    @property
+    def others(self) -> tuple[Score, ...]:
+        """The scores of `top` but the answer's own."""
+        return tuple(score for score in self.top or () if score.class_name != self.class_name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stable fields of `predict --format jsonl`."""

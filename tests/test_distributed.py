@@ -48,7 +48,9 @@ def test_a_world_of_one_adds_nothing_waits_for_nobody_and_connects_to_nothing() 
     with joined(world, torch.device("cpu")):
         assert not dist.is_initialized()
         assert world.sum(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
-        world.wait()
+        assert world.share("mine") == "mine"
+        with world.main_first():
+            pass
 
 
 PROGRAM = """
@@ -57,7 +59,8 @@ from imgcls.distributed import joined, world_from_environment
 world = world_from_environment()
 with joined(world, torch.device("cpu")):
     total = world.sum(torch.tensor([world.rank + 1.0, 10.0]))
-    world.wait()
+    with world.main_first():
+        assert world.share(world.rank) == 0
 assert not torch.distributed.is_initialized()
 print(world.rank, world.is_main, total.tolist())
 """

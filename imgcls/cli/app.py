@@ -22,7 +22,6 @@ from imgcls.cli import evaluate, info, inspect_batch, predict, sample_data, trai
 from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
 
 # typer carries its own click; the bases of its public BadParameter are the errors it raises for usage.
-_CLICK_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 
 EXIT_CODES = "Exit codes: " + "; ".join(f"{int(code)} {code.meaning}" for code in Exit) + "."
@@ -136,7 +135,8 @@ def _catch_signals() -> dict[int, Any]:
         raise Interrupted(signum)
 
     try:
-        return {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+        return {number: signal.signal(number, interrupt) for number in numbers}
     except ValueError:  # not the main thread
         return {}
 

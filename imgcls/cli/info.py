@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.options import JsonOption
-from imgcls.cli.output import interval, percent, talk, write_json
+from imgcls.cli.output import interval, percent, printable, talk, write_json
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def info(
 
     loaded = load(ckpt)
     card, metrics = loaded.card, loaded.card.metrics
-    parameters = sum(tensor.numel() for tensor in loaded.model.values())
+    values = sum(tensor.numel() for tensor in loaded.model.values())
     validation = "none"
     if metrics:
         kind = "held-out images" if metrics["held_out"] else "images"
@@ -36,7 +36,7 @@ def info(
         validation = f"{accuracy} on {metrics['images']} {kind}, loss {metrics['loss']:.4f}"
     options = ", ".join(f"{name} {value}" for name, value in card.arch_options.items() if value is not None)
     rows = {
-        "architecture": f"{card.arch} ({options}), {parameters:,} values",
+        "architecture": f"{card.arch} ({options}), {values:,} values",
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}",
         "preprocessing": str(card.preprocess),
         "epoch": str(card.epoch),
@@ -44,10 +44,11 @@ def info(
         "weights from": f"{card.pretrained.used or 'scratch'} ({card.pretrained.reason})",
         "data": f"{card.config.get('data')}, fingerprint {card.data_fingerprint}",
         "settings": shlex.join(f"{name}={value}" for name, value in card.config.items()),
-        "written by": f"imgcls {card.imgcls_version}, format {card.format}",
+        "command line": shlex.join(str(word) for word in card.run.get("command_line", [])),
+        "written by": ", ".join(f"{name} {version}" for name, version in card.run.get("versions", {}).items()),
         "resumable": "yes" if loaded.training else "no",
     }
     for name, text in rows.items():
-        (talk if json == "-" else print)(f"{name:<15}{text}")
+        (talk if json == "-" else print)(f"{name:<15}{printable(text)}")
     if json is not None:
-        write_json(card.to_dict() | {"parameters": parameters, "resumable": bool(loaded.training)}, json)
+        write_json(card.to_dict() | {"values": values, "resumable": bool(loaded.training)}, json)

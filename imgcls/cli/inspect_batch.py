@@ -12,7 +12,6 @@ from imgcls.config import DataConfig, from_dict
 from imgcls.errors import UsageError, nearest
 
 SPLITS = ("train", "val")
-LABELS_SHOWN = 8
 
 
 def register(app: typer.Typer) -> None:

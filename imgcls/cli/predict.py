@@ -63,11 +63,13 @@ def predict(
     from imgcls.inference.model import load
 
     paths = expand(images, sys.stdin.buffer if "-" in images else None, null)
-    first = next(paths, None)
+    first = next((path for path in paths if path is not None), None)
     if first is None:
         raise UsageError(f"{' '.join(printable(argument) for argument in images)}: no images found; {WAYS}")
     model = load(ckpt, device, amp)
     talk(described(ckpt, model.card))
+    if amp:
+        talk("mixed precision: answers may differ slightly from float32")
     failed = 0
 
     def checked(predictions: Iterable[Prediction]) -> Iterable[Prediction]:
@@ -100,7 +102,7 @@ def described(ckpt: str, card: ModelCard) -> str:
 def _text(predictions: Iterable[Prediction], top_k: int) -> None:
     for prediction in predictions:
         cells = [prediction.path, prediction.class_name or "", _number(prediction.confidence)]
-        for score in (prediction.top or ())[1:]:
+        for score in prediction.others if top_k > 1 else ():
             cells += [score.class_name, _number(score.confidence)]
         print("\t".join(printable(cell) for cell in cells), flush=True)
 
@@ -123,10 +125,8 @@ def _csv(predictions: Iterable[Prediction], top_k: int) -> None:
     more = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("class", "confidence")]
     writer.writerow(["path", "class", "confidence", *more, "error"])
     for prediction in predictions:
-        scores = [
-            cell for score in (prediction.top or ())[1:] for cell in (score.class_name, _number(score.confidence))
-        ]
-        scores += [""] * (len(more) - len(scores))
+        scores = [cell for score in prediction.others for cell in (score.class_name, _number(score.confidence))]
+        scores = (scores + [""] * len(more))[: len(more)]
         row = [prediction.path, prediction.class_name or "", _number(prediction.confidence), *scores]
         writer.writerow([*row, prediction.error or ""])
         sys.stdout.flush()

@@ -16,6 +16,7 @@ class Progress:
     """A `Report` for the command line; holds the open bar."""
 
     def __init__(self, quiet: bool = False) -> None:
+        self.out: str | None = None  # the run folder, once there is one
         self._quiet = quiet  # other ranks than the first
         self._bar: Any = None
         self._phase: tuple[int, str] | None = None
@@ -30,6 +31,7 @@ class Progress:
             return
         self.close()
         if isinstance(event, Started):
+            self.out = event.out
             _header(event)
         elif isinstance(event, Found):
             show_finding(event.finding)
@@ -74,7 +76,7 @@ def epoch_line(event: EpochEnded) -> str:
         f"lr {row['lr']:.2g}",
         f"{row['images_per_second']:.0f} images/s",
         f"waiting {row['data_wait']:.0%}",
-        *(["from scratch!"] if event.from_scratch_unasked else []),
+        *(["from scratch!"] if event.weights_missing else []),
         *(["best"] if event.best else []),
     ]
     return "  ".join(parts)

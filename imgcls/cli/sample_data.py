@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -25,4 +26,4 @@ def sample_data(
     counts = draw(folder, seed)
     for split, count in counts.items():
         print(f"{folder.rstrip('/')}/{split}: {count} images")
-    print(f"next: imgcls train --data {folder} --arch resnet18 --epochs 5")
+    print(f"next: imgcls train --data {shlex.quote(folder)} --arch resnet18 --epochs 5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,9 @@ from imgcls.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from imgcls.events import Finished
+
+
+NOT_REPEATED = ("out", "resume", "overwrite", "dry_run")  # what a run did with its folder is not part of its recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -37,21 +41,21 @@ def train(
     """
     settings = from_dict(_stored(config, given) | given)
     from imgcls.cli.progress import Progress
+    from imgcls.distributed import world_from_environment
     from imgcls.engine.train import train as run
 
-    progress = Progress(quiet=os.environ.get("RANK", "0") != "0")
+    is_main = world_from_environment().is_main
+    progress = Progress(quiet=not is_main)
     try:
         finished = run(settings, progress)
     except Interrupted:
         progress.close()
-        if settings.out:
-            talk(f"stopped; go on with: imgcls train --resume --out {settings.out}")
-        else:
-            talk("stopped; finished epochs are kept; a run that is to be resumed needs --out")
+        if progress.out and is_main:
+            talk(f"stopped; go on with: imgcls train --resume --out {shlex.quote(progress.out)}")
         raise
     finally:
         progress.close()
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main:
         return
     _summarise(settings, finished, to_stderr=json == "-")
     if json is not None:
@@ -88,15 +92,15 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
         say(f"best epoch {card.epoch}: validation accuracy {accuracy} on {metrics['images']} images")
     else:
         say(f"last epoch {card.epoch}: not validated")
-    if card.pretrained.used is None and card.pretrained.asked == "auto" and "neither in" in card.pretrained.reason:
+    if card.pretrained.missing:
         warn(f"trained from scratch: {card.pretrained.reason}")
     if finished.best is None:
         return
     say(f"checkpoint: {finished.best}" + (f" (and {finished.linked} points at it)" if finished.linked else ""))
     if settings.out is None and settings.data.limit is None and finished.linked is None:
         warn("best.pt here is a file of its own and was left alone")
-    name = "" if finished.linked else f" --ckpt {finished.best}"
-    talk(f"next: imgcls evaluate --data {settings.data.source}{name}")
+    name = "" if finished.linked else f" --ckpt {shlex.quote(finished.best)}"
+    talk(f"next: imgcls evaluate --data {shlex.quote(settings.data.source)}{name}")
     talk(f"      imgcls predict IMAGE{name}")
 
 
@@ -104,17 +108,17 @@ def _stored(config: str | None, given: Given) -> dict[str, Any]:
     """Return the settings that typed options override: those of `--config`, or of the run that is resumed."""
     if given.get("resume") and given.get("out") and config is None:
         path = Path(given["out"]) / "config.json"
-        if not path.exists():
+        if not os.path.exists(path):
             return {}
     elif config is not None:
         path = Path(config)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UsageError(f"--config {config}: no such file; give a config.json")
     else:
         return {}
     try:
         values = json_module.loads(path.read_text(encoding="utf-8"))
-        stored = values.get("config", values)
-        return dict(stored)
-    except (ValueError, AttributeError, TypeError) as error:
+        stored = dict(values.get("config", values))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: not a config.json ({error}); repair or remove it") from error
+    return {name: value for name, value in stored.items() if name not in NOT_REPEATED}

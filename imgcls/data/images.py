@@ -84,7 +84,10 @@ class FileImages:
         """Hash the sorted relative paths and byte sizes."""
         digest = hashlib.sha256()
         for index in np.argsort(self.names, kind="stable"):
-            size = os.path.getsize(self.path(index)) if os.path.exists(self.path(index)) else -1
+            try:
+                size = os.path.getsize(self.path(index))
+            except OSError:  # a dangling link; decoding it will say so
+                size = -1
             digest.update(f"{self.name(index)}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 

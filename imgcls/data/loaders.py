@@ -89,7 +89,8 @@ class Places(Sampler[list[Place]]):
 
     Training cuts the shuffled order into global batches of `batch_size * ranks` and each of them into near-equal
     shares; a rank left without an image gets a filler, so that all ranks take the same steps and none counts
-    twice. A last batch of one image borrows one from the batch before it, because BatchNorm needs two.
+    twice. A last batch with fewer than two images per rank, which BatchNorm needs, borrows from the batch before it
+    or is joined to it.
     """
 
     def __init__(self, count: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
@@ -97,8 +98,12 @@ class Places(Sampler[list[Place]]):
         self.rank, self.ranks, self.epoch = rank, ranks, 0
         step = batch_size * ranks
         self.bounds = [*range(0, count, step), count]
-        if shuffle and count % step == 1 and count > 1 and step > 2:
-            self.bounds[-2] -= 1
+        pair = 2 * ranks  # BatchNorm needs two images on each rank
+        if shuffle and 0 < count % step < pair < count and step > pair - 1:
+            if step - (pair - count % step) >= pair:
+                self.bounds[-2] = count - pair
+            else:
+                del self.bounds[-2]
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -196,4 +201,3 @@ def _whole(batch: Any) -> Any:
 def _worker_signals(worker: int) -> None:
     """Let the main process alone answer Ctrl-C; a worker ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from imgcls.errors import UsageError
-from imgcls.files import check_folder
+from imgcls.files import check_folder, explained
 
 SIDE = 64  # pixels
 # Each shape has a hue of its own (degrees), so that a few epochs from scratch are enough to tell them apart.
@@ -38,13 +38,18 @@ def draw(folder: str, seed: int = 0) -> dict[str, int]:
         raise UsageError(f"{folder}: is not empty; name a new folder")
     check_folder(root)
     generator = np.random.default_rng(seed)
+    with explained(root):
+        _draw_all(root, generator)
+    return {split: count * len(SHAPES) for split, count in SPLITS.items()}
+
+
+def _draw_all(root: Path, generator: np.random.Generator) -> None:
     for split, count in SPLITS.items():
         for shape in SHAPES:
             target = root / split / shape
             target.mkdir(parents=True)
             for number in range(count):
                 picture(shape, generator).save(target / f"{shape}-{number:03d}.png")
-    return {split: count * len(SHAPES) for split, count in SPLITS.items()}
 
 
 def picture(shape: str, generator: np.random.Generator) -> Image.Image:

@@ -113,10 +113,10 @@ def for_training(
         findings += match(val, train.classes).findings
         if len(val.images) == 0 or len(train.images) == 0:
             raise DataError(f"{train.where}: too few images to hold some out: add images or type --val-split 0")
-    if len(train.images) < 2:
-        raise DataError(f"{train.where}: one image is not enough to train on: add images")
     if limit is not None:
         train, val = limited(train, limit, seed), val and limited(val, limit, seed)
+    if len(train.images) < 2:
+        raise DataError(f"{train.where}: one image is not enough to train on: add images")
     return Splits(
         source=source.description,
         classes=train.classes,
@@ -152,9 +152,12 @@ def for_evaluation(
     """
     source = open_source(text)
     splits: dict[str, Callable[[], Listing]] = dict(source.splits)
-    if len(holdout) and "train" in splits and "val" not in splits:
+    wanted = split in ("train", "val") or (split is None and "test" not in splits)
+    if wanted and len(holdout) and "train" in splits and "val" not in splits:
         train = splits["train"]()
         held_out, rest = split_off(train, name_hashes(train), holdout)
+        if 0 < len(held_out.images) < len(holdout):
+            held_out = replace(held_out, findings=(_partly_missing(text, len(held_out.images), len(holdout)),))
         if len(held_out.images):
             splits |= {"train": lambda: rest, "val": lambda: held_out}
         elif split == "val":
@@ -212,6 +215,11 @@ def split_off(train: Listing, hashes: Hashes, holdout: Hashes) -> tuple[Listing,
     inside = np.isin(hashes, holdout)
     held_out = replace(train.take(np.flatnonzero(inside)), where=f"{train.where} (held out)", findings=())
     return held_out, train.take(np.flatnonzero(~inside))
+
+
+def _partly_missing(text: str, here: int, recorded: int) -> Finding:
+    message = f"{text}: {here} of the {recorded} images held out in training are here"
+    return Finding("hold-out-incomplete", "warning", message, "the accuracy is of these; look for the others")
 
 
 def _check_trainable(train: Listing) -> None:

@@ -13,7 +13,7 @@ from imgcls.models.build import count_parameters, head
 def started(state: State, plan: Plan, out: str | None) -> Started:
     """Return the header of a run."""
     splits, network, config = plan.prepared.splits, state.model.network, plan.config
-    first_epoch, unasked = len(state.history) + 1, plan.prepared.start.unasked  # of which `advice` speaks
+    first_epoch, unasked = len(state.history) + 1, plan.card.pretrained.missing  # of which `advice` speaks
     parameters = count_parameters(network)
     return Started(
         device=plan.choices[0],
@@ -59,7 +59,7 @@ def advice(plan: Plan) -> list[Said]:
     """Return what the user should hear without asking."""
     start = plan.prepared.start
     said = [Said(note) for note in start.notes]
-    if start.unasked:
+    if start.pretrained.missing:
         said.append(Said(f"TRAINING FROM SCRATCH, without pretrained weights: {start.pretrained.reason}", warning=True))
     if plan.device.type == "cuda" and plan.world.size == 1 and (gpus := torch.cuda.device_count()) > 1:
         line = f"torchrun --standalone --nproc-per-node {gpus} -m imgcls train …"

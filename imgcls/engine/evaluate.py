@@ -20,11 +20,9 @@ from imgcls.device import choose_amp, choose_device, full_float32
 from imgcls.distributed import World
 from imgcls.engine.metrics import TOP, summarise
 from imgcls.errors import CheckpointError
-from imgcls.events import Found, Report, Said, Stepped
+from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
 from imgcls.models.build import build_model
 from imgcls.schema import EvalReport
-
-REPORT_SECONDS = 0.2
 
 
 def silent(event: object) -> None:
@@ -70,6 +68,8 @@ def evaluate(
     chosen, listing = for_evaluation(data, card.classes, split=split, holdout=loaded.holdout, limit=limit)
     for finding in listing.findings:
         report(Found(finding))
+    if amp:
+        report(Said("mixed precision: answers may differ slightly from float32"))
     report(Said(f"evaluating {listing.where}: {len(listing.images)} images ({chosen})"))
     model = build_model(card, loaded.model).to(place)
     batches = Batches(
@@ -125,7 +125,7 @@ def count(
             logits = model(images).float()
         top = logits.topk(min(TOP, len(classes)), dim=1).indices
         losses = F.cross_entropy(logits, labels, reduction="none")
-        confusion += torch.bincount((labels * len(classes) + top[:, 0])[real], minlength=len(classes) ** 2)
+        confusion.index_add_(0, labels * len(classes) + top[:, 0], real.to(torch.int64))
         sums += torch.stack([(losses * real).sum(), ((top == labels[:, None]).any(1) & real).sum()])
         seen += len(labels)
         if (now := time.monotonic()) - reported > REPORT_SECONDS or number == total:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 
 from imgcls.config import DataConfig
+from imgcls.data.listing import match
+from imgcls.data.splits import open_source
 from imgcls.engine.prepare import prepare, training_batches, validation_batches
 from imgcls.errors import DataError
 from imgcls.models.build import Normalize
@@ -53,7 +55,7 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     """
     prepared = prepare(config)
     splits = prepared.splits
-    batches = (training_batches if split == "train" else validation_batches)(prepared, config)
+    batches = (training_batches if split == "train" else validation_batches)(replace(prepared, workers=0), config)
     if batches is None:
         raise DataError(f"{config.source}: no validation images; type --split train")
     batch = next(batches.epoch(1))
@@ -62,6 +64,8 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     scaled = batch.images.double() / 255
     names = [splits.classes[label] for label in labels]
     parts = {"train": splits.train} | ({"val": splits.val} if splits.val else {})
+    if "test" in (source := open_source(config.source)).splits:
+        parts["test"] = match(source.splits["test"](), splits.classes)
     values = {
         "split": split,
         "source": splits.source,

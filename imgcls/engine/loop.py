@@ -27,10 +27,9 @@ from imgcls.engine.mix import mix
 from imgcls.engine.optim import lr_factor
 from imgcls.engine.plan import Plan, State
 from imgcls.errors import DivergedError, UsageError
-from imgcls.events import Report, Said, Stepped
+from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.models.build import Classifier, head
 
-REPORT_SECONDS = 0.2
 STEPS_TO_ESTIMATE = 20
 
 
@@ -149,7 +148,9 @@ def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = model(images)
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
-            raise UsageError("--batch-size 1: BatchNorm needs two images per batch; give 2 or more") from error
+            raise UsageError(
+                "BatchNorm needs two images per batch and process: raise --batch-size, or add images"
+            ) from error
         raise
     return logits
 

@@ -125,6 +125,8 @@ class Ema:
 
 
 def _one_cycle(step: int, total: int, start: float = 1 / 25, end: float = 1 / 25e4) -> float:
+    if total == 1:
+        return 1.0
     peak = 0.3 * total - 1
     if step <= peak:
         return _between(start, 1.0, step / peak)

@@ -5,7 +5,7 @@ Knows neither the loop nor files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from imgcls.device import choose_amp, choose_device, full_float32, make_determin
 from imgcls.distributed import World
 from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
+from imgcls.engine.run_folder import provenance
+from imgcls.errors import UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import Classifier, build_network, has_small_stem, load_state
 from imgcls.schema import Choice, ModelCard
@@ -56,7 +58,8 @@ class State:
     def restore(self, training: dict[str, Any]) -> None:
         """Take over what `training_dict` gave."""
         self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
+        if training["scaler"]:  # empty when the run began without fp16
+            self.scaler.load_state_dict(training["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(training["ema"])
         self.step, self.history = training["step"], training["history"]
@@ -70,6 +73,7 @@ class Plan:
     world: World
     device: torch.device
     amp: torch.dtype | None
+    effective_batch: int  # images per optimizer step over all processes
     peak_lr: float
     warmup_steps: int
     class_weights: torch.Tensor  # float32 [classes], on the device
@@ -83,11 +87,6 @@ class Plan:
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; the last one may be of fewer batches."""
         return -(-len(self.batches) // self.config.accumulate)
-
-    @property
-    def effective_batch(self) -> int:
-        """Images per optimizer step over all processes."""
-        return self.config.data.batch_size * self.config.accumulate * self.world.size
 
 
 def build(
@@ -104,6 +103,7 @@ def build(
     """
     device, device_choice = choose_device(config.device, world.local_rank)
     amp, precision = choose_amp(config.amp, device)
+    _check_validated(config, prepared)
     full_float32()
     if config.deterministic:
         make_deterministic()
@@ -115,13 +115,13 @@ def build(
     said = None
     if start.state is not None:
         said = f"starting from {start.pretrained.used}: {pretrained.apply(start, network, classes, preprocess)}"
+        prepared = replace(prepared, start=replace(start, state=None))  # not kept in memory for the whole run
     if last is not None:
         load_state(network, last.model)
     model = Classifier(network, preprocess).to(device)
     batches = training_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
-    lr = choose_lr(
-        config, network, start.pretrained.used is not None, config.data.batch_size * config.accumulate * world.size
-    )
+    effective_batch = config.data.batch_size * config.accumulate * world.size
+    lr = choose_lr(config, network, start.pretrained.used is not None, effective_batch)
     warmup = choose_warmup(config, -(-len(batches) // config.accumulate))
     counts = prepared.splits.train.counts()
     weights = balanced_weights(counts) if config.class_weights == "balanced" else np.ones(len(classes), np.float32)
@@ -141,6 +141,7 @@ def build(
         preprocess=preprocess,
         pretrained=start.pretrained,
         config=to_dict(config),
+        run=provenance(),
         data_fingerprint=prepared.splits.fingerprint,
         imgcls_version=imgcls.__version__,
     )
@@ -149,6 +150,7 @@ def build(
         world=world,
         device=device,
         amp=amp,
+        effective_batch=effective_batch,
         peak_lr=float(lr.value),
         warmup_steps=int(warmup.value),
         class_weights=torch.from_numpy(weights).to(device),
@@ -159,6 +161,18 @@ def build(
         choices=(device_choice, precision, *prepared.choices, stem, lr, warmup),
     )
     return state, plan, said
+
+
+def _check_validated(config: TrainConfig, prepared: Prepared) -> None:
+    """Refuse settings that need validation images where there are none."""
+    asked = {
+        "--early-stop": config.early_stop is not None,
+        "--schedule plateau": config.schedule == "plateau",
+        f"--monitor {config.monitor}": config.monitor != "val-acc",
+    }
+    for flag, is_asked in asked.items():
+        if is_asked and prepared.splits.val is None:
+            raise UsageError(f"{flag} needs validation images, and there are none: drop it, or raise --val-split")
 
 
 def balanced_weights(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

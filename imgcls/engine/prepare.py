@@ -16,7 +16,7 @@ from imgcls.data.images import Images
 from imgcls.data.loaders import Batches, choose_workers
 from imgcls.data.splits import Hashes, Splits, for_training
 from imgcls.distributed import World
-from imgcls.errors import UsageError
+from imgcls.errors import CheckpointError, UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import size_problem
 from imgcls.models.torchvision_networks import Recipe
@@ -66,9 +66,10 @@ def prepare(
         CheckpointError: the weights asked for cannot be had.
     """
     world = world or World()
-    splits = for_training(
-        config.source, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
-    )
+    with world.main_first():
+        splits = for_training(
+            config.source, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
+        )
     choices: list[Choice] = []
     if card is not None:
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess
@@ -127,11 +128,13 @@ def _decide(config: DataConfig, splits: Splits, world: World) -> tuple[pretraine
     size = _choose_size(config, splits.train.images, recipe, given.card if given else None)
     if problem := size_problem(config.arch, int(size.value)):
         raise UsageError(problem)
-    if not world.is_main:
-        world.wait()  # rank 0 fills the cache that the others read
-    start = given or pretrained.choose(config.arch, config.pretrained, int(size.value))
-    if world.is_main:
-        world.wait()
+    with world.main_first():
+        start = given or pretrained.choose(config.arch, config.pretrained, int(size.value))
+    agreed = world.share(start.pretrained)
+    if agreed.used is None:
+        start = pretrained.Start(agreed)
+    elif start.state is None:
+        raise CheckpointError(f"{start.pretrained.reason}; the first process has them: share the torch hub cache")
     weights = Choice("weights", start.pretrained.used or "from scratch", start.pretrained.reason)
     preprocess, whose, why = _choose_preprocess(config, int(size.value), splits.dataset, recipe, start)
     return start, preprocess, [size, weights, Choice("mean, std", whose, why)]
@@ -165,7 +168,8 @@ def _choose_preprocess(
         mean, std, whose, why = theirs.mean, theirs.std, "those of --weights", "the checkpoint records them"
         ratio, interpolation = theirs.resize / theirs.size, theirs.interpolation
     elif start.state is not None and recipe is not None:
-        mean, std, whose, why = recipe.mean, recipe.std, recipe.name, "those of the weights"
+        mean, std, whose = recipe.mean, recipe.std, recipe.name
+        why = "a bare state dict does not say" if config.weights else "those of the weights"
     elif dataset in STATISTICS:
         mean, std = STATISTICS[dataset]
         whose, why = f"{dataset}'s", "a data set with known ones"

@@ -22,7 +22,7 @@ import torch
 import torchvision
 
 import imgcls
-from imgcls import checkpoint, files, plots
+from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
 from imgcls.errors import CheckpointError, UsageError, WriteError
@@ -46,7 +46,8 @@ class RunFolder:
 
     def use_spare(self) -> None:
         """Put last.prev.pt in the place of a damaged last.pt, which the next save would else make the spare."""
-        os.replace(self.path / "last.prev.pt", self.path / "last.pt")
+        with files.explained(self.path):
+            os.replace(self.path / "last.prev.pt", self.path / "last.pt")
 
     def save_best(self, best: Checkpoint) -> None:
         """Write best.pt."""
@@ -75,14 +76,8 @@ class RunFolder:
             "resolved": resolved,
             "run": {
                 "status": status,
-                "command_line": sys.argv,
+                **provenance(),
                 "data_fingerprint": fingerprint,
-                "versions": {
-                    "imgcls": imgcls.__version__,
-                    "python": platform.python_version(),
-                    "torch": str(torch.__version__),
-                    "torchvision": str(torchvision.__version__),
-                },
                 "process": os.getpid(),
             },
         }
@@ -96,14 +91,24 @@ class RunFolder:
 
     def finish(self, history: Sequence[dict[str, Any]], status: str) -> None:
         """Draw the curves, drop the spare checkpoint and record how the run ended."""
+        from imgcls import plots  # matplotlib takes over a second to import
+
         plots.save(plots.curves(history), self.path / "curves.png")
-        (self.path / "last.prev.pt").unlink(missing_ok=True)
+        with files.explained(self.path):
+            (self.path / "last.prev.pt").unlink(missing_ok=True)
         self.set_status(status)
+
+
+def provenance() -> dict[str, Any]:
+    """Return the command line and the versions that a run was made with."""
+    versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
+    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    return {"command_line": list(sys.argv), "versions": versions}
 
 
 def holds_run(path: Path) -> bool:
     """Tell whether a folder holds the files of a run."""
-    return any((path / name).exists() for name in FILES if name != "run.lock")
+    return any(os.path.exists(path / name) for name in FILES if name != "run.lock")
 
 
 def check(config: TrainConfig) -> None:
@@ -114,12 +119,12 @@ def check(config: TrainConfig) -> None:
         WriteError: it is a file, or it or a parent cannot be written.
     """
     path = Path(config.out or DEFAULT_PARENT)
-    if config.out is not None and path.is_dir() and holds_run(path) and not (config.resume or config.overwrite):
+    if config.out is not None and os.path.isdir(path) and holds_run(path) and not (config.resume or config.overwrite):
         raise UsageError(
             f"--out {path}: holds a run; type --resume to go on, --overwrite to replace it, or another --out"
         )
-    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not nearest.is_dir():
+    nearest = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
+    if not os.path.isdir(nearest):
         raise WriteError(f"--out {path}: {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise WriteError(f"--out {path}: {nearest} cannot be written; name another folder")
@@ -135,11 +140,12 @@ def create(config: TrainConfig) -> RunFolder:
     files.check_folder(path)
     lock = _locked(path)
     if config.overwrite:
-        for name in FILES:
-            if name == "tensorboard":
-                shutil.rmtree(path / name, ignore_errors=True)
-            elif name != "run.lock":
-                (path / name).unlink(missing_ok=True)
+        with files.explained(path):
+            for name in FILES:
+                if name == "tensorboard":
+                    shutil.rmtree(path / name, ignore_errors=True)
+                elif name != "run.lock":
+                    (path / name).unlink(missing_ok=True)
     return RunFolder(path, lock)
 
 
@@ -165,10 +171,10 @@ def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:
     """
     problems = []
     for name in ("last.pt", "last.prev.pt"):
-        if (path / name).exists():
+        if os.path.exists(path / name):
             try:
                 loaded = checkpoint.load(path / name)
-                if not loaded.training:
+                if not loaded.training.keys() >= {"optimizer", "scaler", "ema", "step", "history", "processes"}:
                     raise CheckpointError(f"{path / name}: has no optimizer state; it cannot be continued")
             except CheckpointError as error:
                 problems.append(str(error))
@@ -225,6 +231,7 @@ def _locked(path: Path) -> Any:
     except OSError as error:  # a file system without locks
         file.close()
         raise files.cannot_write(path / "run.lock", error) from error
+    os.register_at_fork(after_in_child=file.close)  # else loader processes would hold the lock after a SIGKILL
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()

@@ -16,7 +16,7 @@ import torch
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig
-from imgcls.device import choose_device
+from imgcls.device import choose_amp, choose_device
 from imgcls.distributed import World, joined, world_from_environment
 from imgcls.engine import announce, diagnose, resume, run_folder
 from imgcls.engine.evaluate import count, silent
@@ -24,10 +24,10 @@ from imgcls.engine.loop import train_epoch
 from imgcls.engine.monitor import is_best, is_over, score
 from imgcls.engine.optim import plateau_drops
 from imgcls.engine.plan import Plan, State, build
-from imgcls.engine.prepare import prepare
+from imgcls.engine.prepare import prepare, validation_batches
 from imgcls.engine.run_folder import RunFolder
 from imgcls.engine.tensorboard import EpochWriter, NoWriter, TensorBoardWriter, require_tensorboard
-from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, ResourceError
+from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said
 from imgcls.schema import EvalReport
 
@@ -51,11 +51,16 @@ def train(config: TrainConfig, report: Report = silent) -> Finished:
         require_tensorboard()
     world = world_from_environment()
     device, _ = choose_device(config.device, world.local_rank)
+    choose_amp(config.amp, device)  # refused before the data is listed
     run_folder.check(config)
     with joined(world, device):
         try:
             return _train(config, world, report)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if "does not have a deterministic implementation" in str(error):
+                raise UsageError(f"--deterministic: {config.data.arch} cannot on {device.type}; drop it") from error
+            if not isinstance(error, torch.OutOfMemoryError):
+                raise
             advice = f"lower --batch-size {config.data.batch_size} and raise --accumulate to match, or lower --size"
             raise ResourceError(f"out of memory on {device}: {advice}") from error
 
@@ -78,8 +83,7 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     state, plan, said = build(config, prepared, world, last)
     if said:
         report(Said(said))
-    if plan.val is not None:
-        count(state.model, plan.val, plan.card.classes, plan.device, split="val", most_batches=EARLY_BATCHES)
+    _try_validation(state, plan, EARLY_BATCHES)
     epochs_before = len(state.history)
     folder = run_folder.create(config) if world.is_main and not config.dry_run else None
     report(announce.started(state, plan, str(folder.path) if folder else None))
@@ -120,7 +124,7 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
         if folder is not None:
             _save(state, plan, measured, best, folder)
             writer.write(row)
-        report(EpochEnded(row, config.epochs, best, plan.prepared.start.unasked))
+        report(EpochEnded(row, config.epochs, best, plan.card.pretrained.missing))
         for finding in diagnose.findings(state.history, config, measured.images if measured else 0):
             if finding.code not in said:
                 said.add(finding.code)
@@ -185,10 +189,17 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
     folder.write_metrics(state.history)
 
 
+def _try_validation(state: State, plan: Plan, most_batches: int) -> None:
+    """Validate a few batches and forget the result, without loader processes that would hold on to theirs."""
+    batches = validation_batches(replace(plan.prepared, workers=0), plan.config.data, plan.world)
+    if batches is not None:
+        model, classes = state.validated, plan.card.classes
+        count(model, batches, classes, plan.device, split="val", world=plan.world, most_batches=most_batches)
+
+
 def _dry_run(state: State, plan: Plan, report: Report, began: float) -> Finished:
     train_epoch(state, plan, 1, 0, report, most_batches=2 * plan.config.accumulate)
-    if plan.val is not None:
-        count(state.validated, plan.val, plan.card.classes, plan.device, split="val", most_batches=1, report=report)
+    _try_validation(state, plan, 1)
     return Finished(plan.card, None, None, None, 0, time.monotonic() - began, "dry run")
 
 

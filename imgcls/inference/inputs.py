@@ -15,8 +15,12 @@ from imgcls.pixels.decode import EXTENSIONS
 WAYS = "give files, folders, globs, or - for paths on standard input"
 
 
-def expand(arguments: Iterable[str], stdin: BinaryIO | None = None, null_separated: bool = False) -> Iterator[str]:
+def expand(
+    arguments: Iterable[str], stdin: BinaryIO | None = None, null_separated: bool = False
+) -> Iterator[str | None]:
     """Yield image paths in the order of `arguments`, each folder walked in sorted order.
+
+    None after some paths says that the next one may take a while: answer those.
 
     Args:
         arguments: files (passed on whatever their name), folders (their files with an image extension,
@@ -79,11 +83,12 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _listed(stdin: BinaryIO, separator: bytes) -> Iterator[str]:
+def _listed(stdin: BinaryIO, separator: bytes) -> Iterator[str | None]:
     pending = b""
     # read1 returns what is there: a slow producer gets its answers as it writes.
     while chunk := stdin.read1(65536) if hasattr(stdin, "read1") else stdin.read(65536):
         *whole, pending = (pending + chunk).split(separator)
         yield from (os.fsdecode(path) for path in whole if path)
+        yield None
     if pending:
         yield os.fsdecode(pending)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgcls.errors import ImageError, UsageError
-from imgcls.inference.pool import Pixels, available_cpus, decoded
+from imgcls.inference.pool import Decoded, Pixels, available_cpus, decoded
 from imgcls.registry import BACKENDS, resolve
 from imgcls.schema import ModelCard, Prediction, Score
 
@@ -38,7 +38,7 @@ class Model:
 
     def predict(
         self,
-        paths: Iterable[str],
+        paths: Iterable[str | None],
         *,
         top_k: int = 1,
         threshold: float | None = None,
@@ -48,7 +48,7 @@ class Model:
         """Yield one Prediction per path, in order, failures included, as soon as its batch is done.
 
         Args:
-            paths: image files; read lazily.
+            paths: image files; read lazily. None asks for the answers to what came before it.
             top_k: how many classes `Prediction.top` lists.
             threshold: two classes: the second one is the answer from this probability on; more classes: below
                 it there is no answer (`below_threshold`).
@@ -56,14 +56,22 @@ class Model:
             workers: decoding threads; None: the CPUs this process may use, at most 8.
         """
         stream = decoded(paths, self.card.preprocess, min(8, available_cpus()) if workers is None else workers)
-        while batch := list(itertools.islice(stream, batch_size)):
-            images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
-            rows = iter(softmax(self.logits(np.stack(images)))) if images else iter(())
-            for path, pixels in batch:
-                if isinstance(pixels, ImageError):
-                    yield Prediction(path=path, error=str(pixels))
-                else:
-                    yield self._answer(path, next(rows), top_k, threshold)
+        batch: list[Decoded] = []
+        for item in itertools.chain(stream, [None]):
+            if item is not None:
+                batch.append(item)
+            if item is None or len(batch) == batch_size:
+                yield from self._answers(batch, top_k, threshold)
+                batch = []
+
+    def _answers(self, batch: list[Decoded], top_k: int, threshold: float | None) -> Iterator[Prediction]:
+        images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
+        rows = iter(softmax(self.logits(np.stack(images)))) if images else iter(())
+        for path, pixels in batch:
+            if isinstance(pixels, ImageError):
+                yield Prediction(path=path, error=str(pixels))
+            else:
+                yield self._answer(path, next(rows), top_k, threshold)
 
     def _answer(
         self, path: str, probabilities: npt.NDArray[np.float64], top_k: int, threshold: float | None

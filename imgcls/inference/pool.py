@@ -5,7 +5,6 @@ Threads, not processes: Pillow releases the interpreter while it decodes and res
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from imgcls.schema import Preprocess
 Pixels = npt.NDArray[np.uint8]
 Decoded = tuple[str, Pixels | ImageError]
 
-HANDFUL = 4  # up to this many images, starting threads is not worth it
+HANDFUL = 4  # the first images, for which starting threads is not worth it
 
 
 def available_cpus() -> int:
@@ -30,8 +29,10 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decoded(paths: Iterable[str], preprocess: Preprocess, workers: int, ahead: int = 128) -> Iterator[Decoded]:
-    """Yield (path, uint8 [size, size, 3] or the ImageError) for each path, in order.
+def decoded(
+    paths: Iterable[str | None], preprocess: Preprocess, workers: int, ahead: int = 128
+) -> Iterator[Decoded | None]:
+    """Yield (path, uint8 [size, size, 3] or the ImageError) for each path, in order; None is passed on in its place.
 
     Args:
         paths: read lazily, at most `ahead` beyond what was yielded.
@@ -39,23 +40,25 @@ def decoded(paths: Iterable[str], preprocess: Preprocess, workers: int, ahead: i
         workers: decoding threads; 0 decodes in the calling thread.
         ahead: bound on the images held.
     """
-    paths = iter(paths)
-    first = list(itertools.islice(paths, HANDFUL + 1))
-    if workers == 0 or len(first) <= HANDFUL:
-        for path in itertools.chain(first, paths):
-            yield _read(path, preprocess)
-        return
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    executor: ThreadPoolExecutor | None = None
     pending: deque[Future[Decoded]] = deque()
     try:
-        for path in itertools.chain(first, paths):
-            pending.append(executor.submit(_read, path, preprocess))
-            if len(pending) >= ahead or pending[0].done():
-                yield pending.popleft().result()
+        for number, path in enumerate(paths):
+            if path is None:
+                yield from (pending.popleft().result() for _ in range(len(pending)))
+                yield None
+            elif workers == 0 or number < HANDFUL:
+                yield _read(path, preprocess)
+            else:
+                executor = executor or ThreadPoolExecutor(workers, thread_name_prefix="decode")
+                pending.append(executor.submit(_read, path, preprocess))
+                if len(pending) >= ahead or pending[0].done():
+                    yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(path: str, preprocess: Preprocess) -> Decoded:

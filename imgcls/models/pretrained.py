@@ -40,14 +40,12 @@ class Start:
         pretrained: what was asked for and used, and why; goes into the checkpoint.
         state: tensors by the network's own keys, or None: from scratch.
         card: of the imgcls checkpoint the state came from, if it did.
-        unasked: weights were wanted (automatically) and could not be had: to be said loudly.
         notes: sentences for the user.
     """
 
     pretrained: Pretrained
     state: State | None = None
     card: ModelCard | None = None
-    unasked: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -84,7 +82,7 @@ def choose(arch: str, asked: bool | None, size: int) -> Start:
         reason = f"{found.name} is neither in the torch hub cache nor could be fetched ({' '.join(str(error).split())})"
         if asked:
             raise CheckpointError(f"--pretrained: {reason}; connect, or put the file into the cache") from error
-        return Start(Pretrained(asked=word, used=None, reason=reason), unasked=True)
+        return Start(Pretrained(asked=word, used=None, reason=reason, missing=True))
     try:
         values = checkpoint.load_tensors(path)
         checkpoint.check_finite(values, str(path))

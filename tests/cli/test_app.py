@@ -147,7 +147,7 @@ def test_signals_end_a_training_by_the_signal(colours: Path, tmp_path: Path, sig
     out = tmp_path / "run"
     options = ("--arch", "simple-cnn", "--epochs", 100000, "--workers", 1, "--out", out)
     process = imgcls("train", "--data", colours, *options, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signum)

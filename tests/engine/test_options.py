@@ -305,7 +305,7 @@ def test_missing_weights_cannot_be_overlooked(pictures: Path, tmp_path: Path, mo
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "empty"))
     done = run(tiny(pictures, arch=SMALL, size=96, limit=3, out=str(tmp_path / "run")))
     assert any(text.startswith("TRAINING FROM SCRATCH, without pretrained weights") for text in warnings(done.events))
-    assert all(event.from_scratch_unasked for event in of(done.events, EpochEnded))
+    assert all(event.weights_missing for event in of(done.events, EpochEnded))
     assert done.finished.card.pretrained.asked == "auto"
     assert "no network" in done.finished.card.pretrained.reason
     assert "from scratch" in (done.folder / "config.json").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def below(root: Path, paths: Iterator[str]) -> list[str]:
-    return [os.path.relpath(path, root) for path in paths]
+def below(root: Path, paths: Iterable[str | None]) -> list[str]:
+    return [os.path.relpath(path, root) for path in paths if path is not None]
 
 
 def test_a_folder_gives_its_images_in_sorted_order(folder: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> Non
 
 def test_standard_input_gives_one_path_per_line() -> None:
     stdin = io.BytesIO(b"a.jpg\n with space.jpg\n\n-dash.jpg\nlast.jpg")
-    assert list(expand(["first.jpg", "-"], stdin)) == [
+    assert [path for path in expand(["first.jpg", "-"], stdin) if path is not None] == [
         *("first.jpg", "a.jpg", " with space.jpg", "-dash.jpg", "last.jpg"),
     ]
 
@@ -112,6 +112,14 @@ def test_a_folder_that_cannot_be_read_shows_up(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", guarded)
     assert below(tmp_path, walk(str(tmp_path))) == ["closed", "open/a.jpg"]
     assert below(tmp_path, expand([str(tmp_path)])) == ["closed", "open/a.jpg"]
+
+
+def test_standard_input_says_when_nothing_more_has_come_yet() -> None:
+    class Slow(io.BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            return self.readline()  # one path at a time, as from a slow producer
+
+    assert list(expand(["-"], Slow(b"a.jpg\nb.jpg\n"))) == ["a.jpg", None, "b.jpg", None]
 
 
 def test_names_with_odd_characters_come_through_unchanged(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_cached_weights_are_used_for_all_but_the_head(asked: bool | None, cache:
         used="torchvision ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1",
         reason="from the torch hub cache",
     )
-    assert (start.unasked, start.notes) == (False, ())
+    assert (start.pretrained.missing, start.notes) == (False, ())
 
     network = build_network(ARCH, 3, 224)
     fresh = head(network)[1].weight.clone()
@@ -117,7 +117,7 @@ def test_the_smallest_input_for_which_weights_are_looked_for_is_96_px(cache: Pat
     publish(cache, theirs().state_dict())
     assert choose(ARCH, None, 96).state is not None
     start = choose(ARCH, None, 95)
-    assert (start.state, start.unasked) == (None, False)  # nothing was wanted: no reason to shout
+    assert (start.state, start.pretrained.missing) == (None, False)  # nothing was wanted: no reason to shout
     assert start.pretrained == Pretrained(asked="auto", used=None, reason="the input of 95 px is below 96 px")
     assert choose(ARCH, True, 32).state is not None  # asked for is asked for
 
@@ -132,7 +132,7 @@ def test_no_pretrained_never_looks(cache: Path) -> None:
 def test_our_own_networks_have_no_published_weights() -> None:
     start = choose("small-cnn", None, 224)
     assert start.pretrained == Pretrained(asked="auto", used=None, reason="small-cnn has no published weights")
-    assert not start.unasked
+    assert not start.pretrained.missing
     assert "small-cnn has no published weights" in refused(lambda: choose("small-cnn", True, 224))
 
 
@@ -324,7 +324,7 @@ def test_what_has_another_hash_than_its_name_says_is_not_kept(cache: Path, monke
     with server(sending(b"a login page of the hotel")) as address:
         publish_at(monkeypatch, f"{address}/{ARCH}-0123abcd.pth")
         assert "0123abcd" in refused(lambda: choose(ARCH, True, 224))
-        assert choose(ARCH, None, 224).unasked
+        assert choose(ARCH, None, 224).pretrained.missing
     assert os.listdir(cache) == []
 
 
@@ -362,7 +362,7 @@ def test_a_server_that_never_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     with server(never) as address:
         publish_at(monkeypatch, f"{address}/{ARCH}-0123abcd.pth")
         try:
-            assert choose(ARCH, None, 224).unasked
+            assert choose(ARCH, None, 224).pretrained.missing
         finally:
             over.set()
     assert time.monotonic() - begin < 5
@@ -377,7 +377,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_network")
 def test_without_network_and_cache_training_goes_on_from_scratch_and_says_why() -> None:
     start = choose(ARCH, None, 224)
-    assert (start.state, start.unasked) == (None, True)
+    assert (start.state, start.pretrained.missing) == (None, True)
     assert (start.pretrained.asked, start.pretrained.used) == ("auto", None)
     assert start.pretrained.reason.startswith(
         "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1 is neither in the torch hub cache nor could be fetched ("
@@ -399,7 +399,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
     content = saved(theirs().state_dict(), tmp_path)
     with server(sending(content)) as address:
         publish_at(monkeypatch, f"{address}/{name_of(content)}")
-        assert choose(ARCH, None, 224).unasked
+        assert choose(ARCH, None, 224).pretrained.missing
         refused(lambda: choose(ARCH, True, 224))
 
 
