@@ -6,6 +6,7 @@ Knows no optimisation and writes nothing.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,11 @@ class Prepared:
 
 
 def prepare(
-    config: DataConfig, card: ModelCard | None = None, holdout: Hashes | None = None, world: World | None = None
+    config: DataConfig,
+    card: ModelCard | None = None,
+    holdout: Hashes | None = None,
+    world: World | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """List the data and decide size, weights, preprocessing, augmentation and workers.
 
@@ -59,6 +64,7 @@ def prepare(
         card: of the run that is resumed, whose decisions stand.
         holdout: of the run that is resumed.
         world: the training processes.
+        say: told before something is fetched, which may take minutes.
 
     Raises:
         UsageError: settings that do not go together, or no such data.
@@ -74,7 +80,7 @@ def prepare(
     if card is not None:
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess
     else:
-        start, preprocess, choices = _decide(config, splits, world)
+        start, preprocess, choices = _decide(config, splits, world, say)
     flip = config.flip
     if flip is None:
         digits = splits.dataset in DIGIT_DATASETS
@@ -122,14 +128,16 @@ def validation_batches(
     )
 
 
-def _decide(config: DataConfig, splits: Splits, world: World) -> tuple[pretrained.Start, Preprocess, list[Choice]]:
+def _decide(
+    config: DataConfig, splits: Splits, world: World, say: Callable[[str], None]
+) -> tuple[pretrained.Start, Preprocess, list[Choice]]:
     recipe = pretrained.published(config.arch)
     given = pretrained.from_file(config.weights, config.arch) if config.weights else None
     size = _choose_size(config, splits.train.images, recipe, given.card if given else None)
     if problem := size_problem(config.arch, int(size.value)):
         raise UsageError(problem)
     with world.main_first():
-        start = given or pretrained.choose(config.arch, config.pretrained, int(size.value))
+        start = given or pretrained.choose(config.arch, config.pretrained, int(size.value), say)
     agreed = world.share(start.pretrained)
     if agreed.used is None:
         start = pretrained.Start(agreed)

@@ -70,7 +70,9 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     last, damage = run_folder.load_last(Path(config.out)) if config.resume and config.out else (None, None)
     if damage:
         report(Said(damage, warning=True))
-    prepared = prepare(config.data, last.card if last else None, last.holdout if last else None, world)
+    prepared = prepare(
+        config.data, last.card if last else None, last.holdout if last else None, world, lambda text: report(Said(text))
+    )
     for finding in prepared.splits.findings:
         report(Found(finding))
     if last is not None:

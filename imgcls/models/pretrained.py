@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,14 @@ def published(arch: str) -> Recipe | None:
     return recipe(arch) if ARCHITECTURES[arch].endswith("torchvision_networks:build") else None
 
 
-def choose(arch: str, asked: bool | None, size: int) -> Start:
+def choose(arch: str, asked: bool | None, size: int, say: Callable[[str], None] = lambda text: None) -> Start:
     """Decide on published weights and get them, from the cache or the network.
 
     Args:
         arch: architecture.
         asked: True: an error if they cannot be had; False: never; None: when `size` is large enough.
         size: side of the network input, pixels.
+        say: told before something is fetched, which may take minutes.
 
     Raises:
         CheckpointError: asked for, and there are none, or they cannot be had.
@@ -77,7 +79,7 @@ def choose(arch: str, asked: bool | None, size: int) -> Start:
         reason = f"the input of {size} px is below {SMALLEST_INPUT} px"
         return Start(Pretrained(asked=word, used=None, reason=reason))
     try:
-        path, where = fetch(found.url)
+        path, where = fetch(found.url, say)
     except (OSError, WriteError) as error:
         reason = f"{found.name} is neither in the torch hub cache nor could be fetched ({' '.join(str(error).split())})"
         if asked:
@@ -143,7 +145,7 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
     return f"new head for {len(classes)} classes"
 
 
-def fetch(url: str) -> tuple[Path, str]:
+def fetch(url: str, say: Callable[[str], None] = lambda text: None) -> tuple[Path, str]:
     """Return the cached file of a published weight URL, fetching it if needed, and a word on where it was.
 
     Raises:
@@ -154,6 +156,7 @@ def fetch(url: str) -> tuple[Path, str]:
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
         return path, "from the torch hub cache"
+    say(f"fetching {url}")
     prefix = re.search(r"-([0-9a-f]{8,})\.pth$", name)
     try:
         download(url, path, prefix[1] if prefix else "")

@@ -74,6 +74,7 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Result]) -> None
         ("train --data cifar1", "(did you mean 'cifar10'?)"),
         ("train --data x --amp --device cpu", "--amp needs CUDA"),
         ("train --data x --resume", "--resume needs --out"),
+        ("train --data x --momentum 0.5", "--momentum 0.5 is for SGD"),
         ("train --data x --config nowhere.json", "--config nowhere.json: no such file"),
         ("train --data x --device gpu", "--device gpu: not known"),
         ("evaluate --data x", "--ckpt best.pt: no such file"),

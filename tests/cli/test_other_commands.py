@@ -58,7 +58,7 @@ def test_inspect_batch_shows_what_training_sees(run: Run, colours: Path, tmp_pat
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("images  [8, 3, 16, 16] uint8, levels ")
     assert "labels  [8] int64: " in result.stdout
-    assert "class\tindex\ttrain\tval\nblue\t0\t12\t6\nred\t1\t12\t6" in result.stdout
+    assert "class\tindex\ttrain\tval\ttest\nblue\t0\t12\t6\t6\nred\t1\t12\t6\t6" in result.stdout
     values = json.loads((tmp_path / "batch.json").read_text())
     assert values["class_to_idx"] == {"blue": 0, "red": 1}
     assert values["findings"] == []

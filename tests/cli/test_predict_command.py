@@ -91,6 +91,13 @@ def test_the_threshold_of_two_classes_moves_the_answer(run: Run, best: Path, col
     assert names == [["red", "red"], ["red", "blue"], ["blue", "blue"]]  # red, the second class, from 0 and never
 
 
+def test_the_threshold_keeps_the_other_class_in_sight(run: Run, best: Path, colours: Path) -> None:
+    line = ("predict", colours / "test/blue/00.png", "--threshold", 0, "--top-k", 2, "--ckpt", best)
+    cells = run(*line).stdout.strip().split("\t")
+    assert (cells[1], cells[3]) == ("red", "blue")
+    assert float(cells[4]) > float(cells[2])
+
+
 def test_strange_names_come_back_unchanged(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
     names = ["new\nline.png", 'quo"te.png', "-dash.png", "esc\x1b[31m.png", "ri\u202eght.png", os.fsdecode(b"\xff.png")]
     for name in names:

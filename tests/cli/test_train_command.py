@@ -83,6 +83,24 @@ def test_weights_that_do_not_exist_are_a_usage_error(run: Run, colours: Path, tm
     assert f"--weights {tmp_path / 'none.pt'}: no such file" in result.stderr
 
 
+def test_what_a_run_did_with_its_folder_is_not_repeated(run: Run, colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):
+        assert run("train", "--data", colours, *QUICK, "--out", out, "--overwrite").exit_code == 0
+    before = (out / "last.pt").read_bytes()
+    assert run("train", "--resume", "--out", out).exit_code == 0
+    assert run("train", "--config", out / "config.json", "--out", tmp_path / "other").exit_code == 0
+    assert (out / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", [("--early-stop", 2), ("--schedule", "plateau"), ("--monitor", "macro-f1")])
+def test_what_needs_validation_is_refused_without(run: Run, colours: Path, option: tuple[str, object]) -> None:
+    result = run("train", "--data", colours / "train", *QUICK, "--val-split", 0, *option)
+    assert result.exit_code == Exit.USAGE
+    assert f"{option[0]} " in result.stderr
+    assert "needs validation images" in result.stderr
+
+
 @pytest.mark.parametrize("content", ["no json", "[1, 2]", '{"epohcs": 3}', '{"epochs": "three"}', '{"epochs": [3]}'])
 def test_a_wrong_config_file_is_one_line(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)

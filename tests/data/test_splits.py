@@ -227,3 +227,13 @@ def test_a_folder_with_a_data_sets_name_wins_with_a_note(tmp_path: Path, monkeyp
     assert splits.classes == ("ant", "bee")
     (note,) = splits.findings
     assert str(note) == "using the folder mnist/; type --data mnist:ROOT for the data set"
+
+
+def test_a_hold_out_that_is_partly_gone_is_said(tmp_path: Path) -> None:
+    root = draw_tree(tmp_path, {"train/ant": 10, "train/bee": 10})
+    splits = for_training(str(root), val_split=0.2, seed=0)
+    assert splits.val is not None
+    (root / "train" / splits.val.images.name(0)).unlink()
+    chosen, listing = for_evaluation(str(root), splits.classes, split=None, holdout=splits.holdout)
+    assert (chosen, len(listing.images)) == ("val", 3)
+    assert "3 of the 4 images held out in training are here" in listing.findings[0].message
