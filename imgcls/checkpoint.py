@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """
     if not os.path.isfile(path):
         problem = "is a folder" if os.path.isdir(path) else "no such file"
-        raise UsageError(f"--ckpt {path}: {problem}; name a checkpoint such as runs/…/best.pt")
+        raise UsageError(f"{path}: {problem}; name a checkpoint such as runs/…/best.pt")
     _check_archive(path)
     values = load_tensors(path)
     try:
@@ -86,7 +86,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         check_finite({"holdout": values["holdout"]}, f"{path}")
         holdout = values["holdout"].numpy()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not an imgcls checkpoint ({error!r}); give one made by imgcls train") from error
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{path}: not an imgcls checkpoint ({what}); give one made by imgcls train") from error
     check_finite(model, f"{path}")
     known = {*ModelCard.__dataclass_fields__, "model", "holdout"}
     return Checkpoint(card, model, holdout, {name: value for name, value in values.items() if name not in known})

@@ -101,11 +101,16 @@ def explained(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> WriteError:
     """Return the one-line error for a failed write to `path`."""
+    advice = {
+        errno.ENOSPC: "free space",
+        errno.EDQUOT: "free space",
+        errno.EISDIR: "name a file",
+        errno.ENOENT: "make the folder first",
+    }
+    reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         reason = "a file is where a folder is needed"
-    else:
-        reason = (error.strerror or str(error)).lower()
-    return WriteError(f"{path}: cannot write: {reason}; free space or give another path")
+    return WriteError(f"{path}: cannot write: {reason}; {advice.get(error.errno or 0, 'name another path')}")
 
 
 def _sync(path: Path) -> None:

@@ -99,6 +99,7 @@ class ModelCard:
         """Rebuild a card from `to_dict`'s values; KeyError, TypeError or ValueError when they are not one."""
         preprocess = dict(values["preprocess"])
         preprocess["mean"], preprocess["std"] = tuple(preprocess["mean"]), tuple(preprocess["std"])
+        values = {"run": {}} | values  # younger than the first checkpoints
         known = {name: values[name] for name in cls.__dataclass_fields__}
         return cls(
             **known

@@ -149,7 +149,7 @@ def test_a_missing_file_and_a_folder_are_errors_of_usage(tmp_path: Path) -> None
         with pytest.raises(UsageError, match=problem) as caught:
             checkpoint.load(path)
         assert caught.value.exit_code == Exit.USAGE
-        assert f"--ckpt {path}" in str(caught.value)
+        assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\nworld\n", b"PK\x03\x04", b"\x80\x02}q\x00.", b"\x00" * 4096])
@@ -253,12 +253,12 @@ def test_a_forged_card_is_refused_where_it_is_read(key: str, value: Any, tmp_pat
     refused(tmp_path / "forged.pt")
 
 
-@pytest.mark.parametrize("key", sorted({*ModelCard.__dataclass_fields__, "model", "holdout"}))
+@pytest.mark.parametrize("key", sorted({*ModelCard.__dataclass_fields__, "model", "holdout"} - {"run"}))
 def test_a_missing_entry_is_named(key: str, tmp_path: Path) -> None:
     spoilt = values()
     del spoilt[key]
     torch.save(spoilt, tmp_path / "best.pt")
-    assert f"KeyError('{key}')" in refused(tmp_path / "best.pt")
+    assert f"no '{key}'" in refused(tmp_path / "best.pt")
 
 
 # Files that would do harm --------------------------------------------------------------------------------------------

@@ -60,7 +60,8 @@ world = world_from_environment()
 with joined(world, torch.device("cpu")):
     total = world.sum(torch.tensor([world.rank + 1.0, 10.0]))
     with world.main_first():
-        assert world.share(world.rank) == 0
+        pass
+    assert world.share(world.rank) == 0
 assert not torch.distributed.is_initialized()
 print(world.rank, world.is_main, total.tolist())
 """

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 import imgcls
 from imgcls.cli import evaluate, info, inspect_batch, predict, sample_data, train
+from imgcls.cli.output import printable
 from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
 
 # typer carries its own click; the bases of its public BadParameter are the errors it raises for usage.
@@ -46,6 +47,7 @@ class OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and end the process."""
+        _open_closed_streams()
         previous = _catch_signals()
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
@@ -121,9 +123,15 @@ def root(
     imgcls predict cat.jpg --ckpt best.pt
     """
     with contextlib.suppress(AttributeError, ValueError):  # a test's stream has no reconfigure
-        # File names keep their bytes; what the terminal's encoding lacks is escaped instead of ending the run.
-        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")  # type: ignore[union-attr]
+        # UTF-8 in the C locale too, and file names keep their bytes.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+
+
+def _open_closed_streams() -> None:
+    """Give a process started with closed streams (`>&-`) empty ones."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for the life of the process
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _catch_signals() -> dict[int, Any]:
@@ -152,7 +160,7 @@ def _die_by(signum: int) -> NoReturn:
 def _fail(sentence: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     sys.exit(code)
 
 

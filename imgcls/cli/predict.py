@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,13 @@ def predict(
     from imgcls.inference.inputs import WAYS, expand
     from imgcls.inference.model import load
 
-    paths = expand(images, sys.stdin.buffer if "-" in images else None, null)
+    ignored: Counter[str] = Counter()
+    paths = expand(
+        images,
+        sys.stdin.buffer if "-" in images else None,
+        null,
+        lambda path: ignored.update([os.path.splitext(path)[1].lower() or "no extension"]),
+    )
     first = next((path for path in paths if path is not None), None)
     if first is None:
         raise UsageError(f"{' '.join(printable(argument) for argument in images)}: no images found; {WAYS}")
@@ -84,6 +91,9 @@ def predict(
         itertools.chain([first], paths), top_k=top_k, threshold=threshold, batch_size=batch_size, workers=workers
     )
     WRITERS[format](checked(predictions), min(top_k, len(model.card.classes)))
+    if ignored:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in ignored.most_common())
+        talk(f"note: files without an image extension were left out ({kinds}); name them to have them tried")
     if failed:
         raise typer.Exit(Exit.SOME_FAILED)
 

@@ -89,8 +89,8 @@ class Places(Sampler[list[Place]]):
 
     Training cuts the shuffled order into global batches of `batch_size * ranks` and each of them into near-equal
     shares; a rank left without an image gets a filler, so that all ranks take the same steps and none counts
-    twice. A last batch with fewer than two images per rank, which BatchNorm needs, borrows from the batch before it
-    or is joined to it.
+    twice. A last batch of one image borrows one from the batch before it or is joined to it, because BatchNorm needs
+    two. The batches depend on the global batch size alone, so two ranks make those of one.
     """
 
     def __init__(self, count: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
@@ -98,10 +98,9 @@ class Places(Sampler[list[Place]]):
         self.rank, self.ranks, self.epoch = rank, ranks, 0
         step = batch_size * ranks
         self.bounds = [*range(0, count, step), count]
-        pair = 2 * ranks  # BatchNorm needs two images on each rank
-        if shuffle and 0 < count % step < pair < count and step > pair - 1:
-            if step - (pair - count % step) >= pair:
-                self.bounds[-2] = count - pair
+        if shuffle and count % step == 1 and 1 < step < count:
+            if step > 2:
+                self.bounds[-2] -= 1
             else:
                 del self.bounds[-2]
 

@@ -6,6 +6,7 @@ Knows no pixels beyond image headers, and no network.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -97,7 +98,7 @@ def for_training(
         )
     train = source.splits["train"]()
     _check_trainable(train)
-    findings = [*source.notes, *train.findings]
+    findings = [*source.notes, *train.findings, *_case_twins(train)]
     fingerprints = [train.images.fingerprint()]
     val, held_out = None, NO_HOLDOUT
     if "val" in source.splits:
@@ -215,6 +216,16 @@ def split_off(train: Listing, hashes: Hashes, holdout: Hashes) -> tuple[Listing,
     inside = np.isin(hashes, holdout)
     held_out = replace(train.take(np.flatnonzero(inside)), where=f"{train.where} (held out)", findings=())
     return held_out, train.take(np.flatnonzero(~inside))
+
+
+def _case_twins(train: Listing) -> list[Finding]:
+    folded = Counter(name.casefold() for name in train.classes)
+    twins = [name for name in train.classes if folded[name.casefold()] > 1]
+    if not twins:
+        return []
+    listed = ", ".join(f"'{name}'" for name in twins[:10])
+    message = f"{train.where}: classes that differ in upper and lower case only: {listed}"
+    return [Finding("case-twins", "warning", message, "merge the folders if they are one class")]
 
 
 def _partly_missing(text: str, here: int, recorded: int) -> Finding:

@@ -61,6 +61,8 @@ def advice(plan: Plan) -> list[Said]:
     said = [Said(note) for note in start.notes]
     if start.pretrained.missing:
         said.append(Said(f"TRAINING FROM SCRATCH, without pretrained weights: {start.pretrained.reason}", warning=True))
+    if is_frozen(plan.config, 1) and start.pretrained.used is None:
+        said.append(Said("--freeze-epochs without pretrained weights: the frozen backbone is random", warning=True))
     if plan.device.type == "cuda" and plan.world.size == 1 and (gpus := torch.cuda.device_count()) > 1:
         line = f"torchrun --standalone --nproc-per-node {gpus} -m imgcls train …"
         said.append(Said(f"using one of {gpus} GPUs; to use all: {line}"))

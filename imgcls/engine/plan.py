@@ -21,7 +21,7 @@ from imgcls.distributed import World
 from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
-from imgcls.errors import UsageError
+from imgcls.errors import CheckpointError, UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import Classifier, build_network, has_small_stem, load_state
 from imgcls.schema import Choice, ModelCard
@@ -114,7 +114,11 @@ def build(
     network = build_network(config.data.arch, len(classes), preprocess.size, **options)
     said = None
     if start.state is not None:
-        said = f"starting from {start.pretrained.used}: {pretrained.apply(start, network, classes, preprocess)}"
+        try:
+            head = pretrained.apply(start, network, classes, preprocess)
+        except CheckpointError as error:
+            raise CheckpointError(f"{start.pretrained.used}: {error}; give the --arch it was made for") from error
+        said = f"starting from {start.pretrained.used}: {head}"
         prepared = replace(prepared, start=replace(start, state=None))  # not kept in memory for the whole run
     if last is not None:
         load_state(network, last.model)

@@ -107,18 +107,29 @@ def provenance() -> dict[str, Any]:
 
 
 def holds_run(path: Path) -> bool:
-    """Tell whether a folder holds the files of a run."""
-    return any(os.path.exists(path / name) for name in FILES if name != "run.lock")
+    """Tell whether a folder holds what a run saved, or a config.json of somebody else.
+
+    A run that failed before its first epoch ended has nothing to lose: its folder may be used again.
+    """
+    if any(os.path.exists(path / name) for name in FILES if name not in ("run.lock", "config.json")):
+        return True
+    try:
+        return os.path.exists(path / "config.json") and "status" not in read_config(path)["run"]
+    except (CheckpointError, KeyError, TypeError):
+        return True
 
 
 def check(config: TrainConfig) -> None:
     """Refuse a run folder that cannot be used, before anything is loaded; writes nothing.
 
     Raises:
-        UsageError: it holds a run, and neither `--resume` nor `--overwrite` was given.
+        UsageError: it is inside the data folder, or holds a run and neither `--resume` nor `--overwrite` was given.
         WriteError: it is a file, or it or a parent cannot be written.
     """
     path = Path(config.out or DEFAULT_PARENT)
+    data = config.data.source
+    if os.path.isdir(data) and os.path.realpath(path).startswith(os.path.join(os.path.realpath(data), "")):
+        raise UsageError(f"--out {path}: is inside --data {data}, where nothing is written; name another --out")
     if config.out is not None and os.path.isdir(path) and holds_run(path) and not (config.resume or config.overwrite):
         raise UsageError(
             f"--out {path}: holds a run; type --resume to go on, --overwrite to replace it, or another --out"

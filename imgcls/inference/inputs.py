@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from imgcls.pixels.decode import EXTENSIONS
@@ -16,7 +16,10 @@ WAYS = "give files, folders, globs, or - for paths on standard input"
 
 
 def expand(
-    arguments: Iterable[str], stdin: BinaryIO | None = None, null_separated: bool = False
+    arguments: Iterable[str],
+    stdin: BinaryIO | None = None,
+    null_separated: bool = False,
+    on_ignored: Callable[[str], None] = lambda path: None,
 ) -> Iterator[str | None]:
     """Yield image paths in the order of `arguments`, each folder walked in sorted order.
 
@@ -27,12 +30,17 @@ def expand(
             recursively), globs (`**` is recursive), or `-`.
         stdin: where `-` reads one path per line.
         null_separated: paths on stdin end with a NUL byte.
+        on_ignored: told each file of a folder that has no image extension.
     """
     for argument in arguments:
         if argument == "-" and stdin is not None:
             yield from _listed(stdin, b"\0" if null_separated else b"\n")
         elif os.path.isdir(argument):
-            yield from (path for path in walk(argument) if is_image_name(path) or os.path.isdir(path))
+            for path in walk(argument):
+                if is_image_name(path) or os.path.isdir(path):
+                    yield path
+                else:
+                    on_ignored(path)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))
             yield from (path for path in matches if not os.path.isdir(path))

@@ -83,6 +83,8 @@ def _open(source: str | bytes) -> Image.Image:
         return Image.open(BytesIO(source), formats=FORMATS)
     if not os.path.isfile(source):  # a FIFO or device would block or never end
         raise OSError("not a regular file" if os.path.exists(source) else "no such file")
+    if os.path.getsize(source) == 0:
+        raise OSError("the file is empty")
     return Image.open(source, formats=FORMATS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Result]) -> None
         ("train --data x --momentum 0.5", "--momentum 0.5 is for SGD"),
         ("train --data x --config nowhere.json", "--config nowhere.json: no such file"),
         ("train --data x --device gpu", "--device gpu: not known"),
-        ("evaluate --data x", "--ckpt best.pt: no such file"),
+        ("evaluate --data x", "best.pt: no such file"),
         ("evaluate --data x --split tset", "--split tset: not known (did you mean 'test'?)"),
         ("predict a.jpg", "--ckpt best.pt: no such file"),
         ("predict a.jpg --format jsn", "--format jsn: not known (did you mean 'json'?)"),
@@ -141,6 +142,20 @@ def test_a_full_device_is_one_line_and_exit_7() -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == Exit.WRITE
     assert errors == b"error: standard output: cannot write: no space left on device; free space\n"
+
+
+def test_closed_streams_are_no_error(best: Path, colours: Path) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -m imgcls predict {colours}/test/red/00.png --ckpt {best} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
+
+
+def test_class_names_cannot_steer_the_terminal(run: Callable[..., Result], tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "val/\x1b[31m"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "0.png").touch()
+    result = run("train", "--data", tmp_path)
+    assert result.exit_code == Exit.DATA
+    assert "\x1b" not in result.stderr
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

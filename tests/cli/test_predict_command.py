@@ -51,6 +51,17 @@ def test_folders_globs_and_stdin(run: Run, best: Path, colours: Path, monkeypatc
     assert run("predict", "-", "-0", "--ckpt", best, stdin=listed.replace(b"\n", b"\0")).stdout == folder
 
 
+def test_what_a_folder_holds_besides_images_is_said(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
+    shutil.copy(colours / "test/red/00.png", tmp_path / "a.png")
+    (tmp_path / "notes.txt").touch()
+    with Image.open(tmp_path / "a.png") as image:
+        image.save(tmp_path / "b.gif")
+    result = run("predict", tmp_path, "--ckpt", best)
+    assert len(result.stdout.splitlines()) == 1
+    assert "left out (.gif 1, .txt 1); name them" in result.stderr
+    assert run("predict", tmp_path / "b.gif", "--ckpt", best).stdout.split("\t")[1] == "red"
+
+
 def test_top_k_adds_pairs(run: Run, best: Path, colours: Path) -> None:
     cells = run("predict", colours / "test/red/00.png", "--top-k", 5, "--ckpt", best).stdout.strip().split("\t")
     assert [cells[1], cells[3]] == ["red", "blue"]

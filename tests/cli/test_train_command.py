@@ -129,6 +129,31 @@ def test_a_run_folder_in_the_way_is_not_touched(run: Run, colours: Path, tmp_pat
     assert (tmp_path / "run/best.pt").read_text() == "mine"
 
 
+def test_a_run_that_saved_nothing_is_not_in_the_way(run: Run, colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "data")
+    image = tmp_path / "data/train/red/00.png"
+    image.write_bytes(image.read_bytes()[:200])  # its header is whole: found while training
+    line = ("train", "--data", tmp_path / "data", *QUICK, "--out", tmp_path / "run")
+    assert run(*line).exit_code == Exit.DATA
+    assert json.loads((tmp_path / "run/config.json").read_text())["run"]["status"].startswith("failed: ")
+    shutil.copy(colours / "train/red/00.png", image)
+    assert run(*line).exit_code == 0
+
+
+def test_nothing_is_written_into_the_data_folder(run: Run, colours: Path) -> None:
+    before = sorted(colours.rglob("*"))
+    result = run("train", "--data", colours, *QUICK, "--out", colours / "train" / "run")
+    assert result.exit_code == Exit.USAGE
+    assert "is inside --data" in result.stderr
+    assert sorted(colours.rglob("*")) == before
+
+
+def test_a_random_frozen_backbone_is_warned_of(run: Run, colours: Path) -> None:
+    result = run("train", "--data", colours, *QUICK, "--freeze-epochs", "all", "--dry-run")
+    assert "warning: --freeze-epochs without pretrained weights" in result.stderr
+    assert "warning: --freeze-epochs" not in run("train", "--data", colours, *QUICK, "--dry-run").stderr
+
+
 def test_an_output_that_cannot_be_written_is_found_first(run: Run, colours: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file/below"):

@@ -134,15 +134,6 @@ def test_a_last_batch_of_one_image_borrows_one(size: Size) -> None:
     assert len(places) == len(size.expected)
 
 
-@pytest.mark.parametrize(("images", "steps"), [(9, [4, 5]), (10, [4, 6]), (11, [4, 7]), (12, [8, 4])])
-def test_no_rank_is_left_with_a_single_image(images: int, steps: list[int]) -> None:
-    """Two ranks of batch 4, or of 2 where the rest is too small to share."""
-    batch_size = 4 if images == 12 else 2
-    ranks = [list(Places(images, batch_size, seed=0, shuffle=True, rank=rank, ranks=2)) for rank in (0, 1)]
-    assert [len(a) + len(b) for a, b in zip(*ranks, strict=True)][-2:] == steps
-    assert all(len(batch) >= 2 for rank in ranks for batch in rank)
-
-
 def test_validation_is_in_order_and_borrows_nothing() -> None:
     places = Places(9, 4, seed=0, shuffle=False)
     assert [index for batch in places for _, _, index in batch] == list(range(9))

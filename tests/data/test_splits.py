@@ -237,3 +237,10 @@ def test_a_hold_out_that_is_partly_gone_is_said(tmp_path: Path) -> None:
     chosen, listing = for_evaluation(str(root), splits.classes, split=None, holdout=splits.holdout)
     assert (chosen, len(listing.images)) == ("val", 3)
     assert "3 of the 4 images held out in training are here" in listing.findings[0].message
+
+
+def test_classes_that_differ_in_case_only_are_said(tmp_path: Path) -> None:
+    root = draw_tree(tmp_path, {"train/cat": 4, "train/Cat": 4, "train/dog": 4})
+    (finding,) = for_training(str(root), val_split=0.25, seed=0).findings
+    assert (finding.code, finding.severity) == ("case-twins", "warning")
+    assert "'Cat', 'cat'" in finding.message

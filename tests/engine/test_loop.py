@@ -271,7 +271,7 @@ def test_one_image_per_batch_is_refused_only_where_batch_norm_cannot_do_it(
 
     state, plan = built(tiny(pictures, batch_size=1, limit=2))
     state.model.network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
-    with pytest.raises(UsageError, match="--batch-size 1: BatchNorm needs two images per batch; give 2 or more"):
+    with pytest.raises(UsageError, match="BatchNorm needs two images per batch and process: raise --batch-size"):
         train_epoch(state, plan, 1, 0, silent)
 
 

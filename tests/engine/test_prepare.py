@@ -89,7 +89,7 @@ def test_the_stem_is_small_up_to_40_px(tmp_path: Path) -> None:
 def test_pretrained_weights_keep_their_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = build_network("resnet18", 1000, 32).state_dict()
     start = Start(Pretrained(asked="yes", used="torchvision ResNet18", reason="cached"), state=state)
-    monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size: start)
+    monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size, say: start)
     config = tiny(of_sizes(tmp_path, (16, 16), (16, 16)), arch="resnet18")
     _, plan, said = build(config, prepare(config.data), World(), None)
     assert Choice("stem", "standard", "that of the weights") in plan.choices
@@ -123,7 +123,7 @@ def test_with_weights_it_is_that_of_their_recipe(tmp_path: Path, monkeypatch: py
     recipe = pretrained.published("efficientnet_v2_l")
     assert recipe is not None
     start = Start(Pretrained(asked="yes", used="torchvision X", reason="cached"), state={})
-    monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size: start)
+    monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size, say: start)
     found = prepared(of_sizes(tmp_path, (300, 200), (300, 200)), arch="efficientnet_v2_l", pretrained=True)
     assert (found.preprocess.size, found.preprocess.resize) == (480, 480)
     assert (found.preprocess.mean, found.preprocess.std) == ((0.5,) * 3, (0.5,) * 3)

@@ -12,7 +12,7 @@ from drawing import draw_tree
 from PIL import Image
 
 from imgcls.errors import ImageError
-from imgcls.inference.pool import available_cpus, decoded
+from imgcls.inference.pool import HANDFUL, available_cpus, decoded
 from imgcls.pixels.decode import decode
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
@@ -69,7 +69,8 @@ def test_a_handful_of_images_starts_no_threads(paths: list[str]) -> None:
 
 def test_an_abandoned_stream_ends_its_threads(paths: list[str]) -> None:
     stream = decoded(paths, PREPROCESS, workers=2, ahead=8)
-    next(stream)
+    for _ in range(HANDFUL + 1):
+        next(stream)
     workers = [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
     assert workers
     stream.close()  # type: ignore[attr-defined]

@@ -227,7 +227,6 @@ def test_truncated_files_are_refused_at_every_length(tmp_path: Path) -> None:
 STRANGERS = {
     "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
     "text": b"hello\n" * 100,
-    "empty": b"",
     "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
     "psd": b"8BPS\x00\x01" + bytes(200),
@@ -248,6 +247,11 @@ def test_what_is_no_supported_image_is_refused_by_name(
     assert refusal(str(path)).startswith(f"{path}: not an image of a supported format (JPEG, PNG, ")
     with pytest.raises(ImageError, match=r"cat\.jpg: not an image"):
         image_size(str(path))
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").touch()
+    assert refusal(str(tmp_path / "cat.jpg")) == f"{tmp_path / 'cat.jpg'}: the file is empty"
 
 
 def test_a_zip_is_refused() -> None:
