@@ -6,8 +6,7 @@ A plugin and not a conftest.py, because two of that name cannot be told apart (P
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,22 +58,6 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("seven"), layout)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other are slow on a busy machine, and their number changes the rounding."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    """Run a test in one thread."""
-    with one_thread():
-        yield
-
-
 def tiny(data: Path | str, **asked: Any) -> TrainConfig:
     """Return settings by the names of the flags: one epoch of the smallest network on the CPU, nothing random."""
     defaults = {"arch": "simple-cnn", "epochs": 1, "batch_size": 8, "workers": 0, "augment": "none", "device": "cpu"}
@@ -120,7 +103,7 @@ def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None,
         events.append(event)
         also(event)
 
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         if not curves:
             patch.setattr(plots, "curves", lambda history: None)
             patch.setattr(plots, "save", lambda figure, path: path.touch())

@@ -14,7 +14,6 @@ from imgcls.engine.backend import load
 from imgcls.errors import CheckpointError, UsageError
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

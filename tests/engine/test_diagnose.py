@@ -19,7 +19,6 @@ from imgcls.events import Found
 from imgcls.schema import Finding
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 # A recipe that learns the colours in a few epochs.
 CLEAN: dict[str, Any] = {"epochs": 4, "lr": 3e-3, "schedule": "constant", "warmup_epochs": 0}

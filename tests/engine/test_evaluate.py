@@ -24,7 +24,6 @@ from imgcls.events import Event, Said, Stepped
 from imgcls.schema import EvalReport, Preprocess
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 ASKED: dict[str, Any] = {"epochs": 3, "lr": 2e-3, "augment": "standard"}
 

@@ -16,7 +16,6 @@ from imgcls.errors import DataError
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def inspected(data: Path, split: str = "train", **asked: Any) -> Inspection:

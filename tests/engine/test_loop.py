@@ -20,7 +20,6 @@ from imgcls.errors import DivergedError, Exit, UsageError
 from imgcls.events import Event, Said, Stepped
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def silent(event: Event) -> None:

@@ -15,7 +15,6 @@ from imgcls.engine import loop
 from imgcls.engine.mix import mix
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def images(count: int = 4) -> torch.Tensor:

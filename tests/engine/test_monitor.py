@@ -18,7 +18,6 @@ from imgcls.events import EpochEnded
 from imgcls.schema import EvalReport
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def measured(confusion: Sequence[Sequence[int]], loss: float) -> EvalReport:

@@ -18,7 +18,6 @@ from imgcls.engine.optim import build_optimizer, choose_lr, choose_warmup, lr_fa
 from imgcls.models.build import build_network
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 PEAK = 0.02
 

@@ -30,7 +30,6 @@ from imgcls.pixels.transform import transform
 from imgcls.schema import Choice, Preprocess
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 # Option -> the test that fails when it is ignored where it acts. A new option needs a line here.
 TESTS = {

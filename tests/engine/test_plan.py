@@ -17,7 +17,6 @@ from imgcls.engine.plan import build
 from imgcls.engine.prepare import prepare
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_a_saved_state_is_restored_whole(pictures: Path, tmp_path: Path) -> None:

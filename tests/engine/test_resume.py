@@ -21,7 +21,6 @@ from imgcls.events import EpochEnded, Event
 from imgcls.schema import EvalReport
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 # Everything that draws random numbers or has a memory.
 RANDOM: dict[str, Any] = {"epochs": 4, "augment": "strong", "dropout": 0.5, "ema": True, "schedule": "plateau"}

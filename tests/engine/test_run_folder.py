@@ -22,7 +22,6 @@ from imgcls.errors import Exit, ImgclsError, UsageError, WriteError
 from imgcls.events import Event, Stepped
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

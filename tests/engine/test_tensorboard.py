@@ -12,7 +12,6 @@ from imgcls.engine.tensorboard import NoWriter
 from imgcls.errors import Exit, UsageError
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -24,7 +24,6 @@ from imgcls.errors import DataError, Exit, ResourceError, UsageError
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
 
 pytest_plugins = ("small_runs",)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_the_events_of_a_run_in_order(pictures: Path, tmp_path: Path) -> None:
