@@ -17,12 +17,9 @@ import torch
 
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.files import replacing
-from imgcls.schema import ModelCard
+from imgcls.schema import ModelCard, check_types
 
 FORMAT = 1
-_TYPES: dict[str, type] = {"arch": str, "arch_options": dict, "classes": list, "preprocess": dict, "pretrained": dict}
-_TYPES |= {"metrics": dict, "epoch": int, "config": dict, "data_fingerprint": str, "model": dict}
-_TYPES |= {"holdout": torch.Tensor}
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     _check_archive(path)
     values = load_tensors(path)
     try:
-        _check_types(values, {"format": int, "imgcls_version": str})
+        check_types(values, {"format": int, "imgcls_version": str})
         if values["format"] > FORMAT:
             raise CheckpointError(
                 f"{path}: written by imgcls {values['imgcls_version']}, which is newer: update imgcls"
             )
-        _check_types(values, _TYPES)
-        _check_types(values["preprocess"], {"size": int, "resize": int})
-        _check_names(values["classes"])
+        check_types(values, {"model": dict, "holdout": torch.Tensor})
         card = ModelCard.from_dict(values)
         model: dict[str, torch.Tensor] = dict(values["model"])
         check_finite({"holdout": values["holdout"]}, f"{path}")
@@ -139,18 +134,6 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _check_types(values: dict[str, Any], types: dict[str, type]) -> None:
-    """Refuse a forged card here, before its values reach code that relies on their types; TypeError says which."""
-    for name, kind in types.items():
-        if not isinstance(values[name], kind):
-            raise TypeError(f"{name} is {type(values[name]).__name__}, not {kind.__name__}")
-
-
-def _check_names(classes: list[Any]) -> None:
-    if not classes or not all(isinstance(name, str) for name in classes):
-        raise TypeError("classes are no names")
 
 
 def _check_archive(path: str | os.PathLike[str]) -> None:

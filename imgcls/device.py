@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import warnings
 
 import torch
 
@@ -72,10 +72,11 @@ def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | 
 
 def full_float32() -> None:
     """Turn TF32 off: validation, evaluate and predict give float32 answers."""
-    backends: Any = torch.backends
-    # The first is the default of the others, but does not reach one that was set by name before.
-    for owner in (backends, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
-        owner.fp32_precision = "ieee"
+    # The newer `fp32_precision` settings are no choice: where one of cuDNN's is set, torch.export fails (torch 2.15).
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions call these deprecated
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def make_deterministic() -> None:

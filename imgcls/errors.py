@@ -65,6 +65,10 @@ class CheckpointError(ImgclsError):
     exit_code = Exit.CHECKPOINT
 
 
+class ExportError(ImgclsError):
+    """A model cannot be exported, or the export disagrees with its checkpoint."""
+
+
 class DivergedError(ImgclsError):
     """The loss or the weights became NaN or infinite."""
 

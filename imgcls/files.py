@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from imgcls.errors import WriteError
+from imgcls.errors import UsageError, WriteError
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError as error:
             raise cannot_write(Path(path), error) from error
         return
-    temporary = target.parent / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    temporary = _temporary(target.parent)
     try:
         yield temporary
         _sync(temporary)
@@ -65,7 +65,7 @@ def point(link: Path, target: Path) -> bool:
     """
     if link.exists() and not link.is_symlink():
         return False
-    temporary = link.parent / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    temporary = _temporary(link.parent)
     try:
         os.symlink(os.path.relpath(target, link.parent), temporary)
         os.replace(temporary, link)
@@ -83,11 +83,35 @@ def check_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
-        probe.touch()
-        probe.unlink()
+        _probe(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Prove, before a long computation, that its result can be written to `path`.
+
+    Raises:
+        WriteError: `path` is a folder, or its own folder is missing or cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.is_file() or not os.path.exists(path):
+            _probe(target.parent)
+    except OSError as error:
+        raise cannot_write(Path(path), error) from error
+
+
+def check_outside(path: str | os.PathLike[str], data: str, flag: str) -> None:
+    """Refuse a result inside the user's data folder.
+
+    Raises:
+        UsageError: naming `flag`, the option that gave `path`.
+    """
+    if os.path.isdir(data) and os.path.realpath(path).startswith(os.path.join(os.path.realpath(data), "")):
+        raise UsageError(f"{flag} {path}: is inside --data {data}, where nothing is written; name another {flag}")
 
 
 @contextmanager
@@ -111,6 +135,16 @@ def cannot_write(path: Path, error: OSError) -> WriteError:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         reason = "a file is where a folder is needed"
     return WriteError(f"{path}: cannot write: {reason}; {advice.get(error.errno or 0, 'name another path')}")
+
+
+def _probe(folder: Path) -> None:
+    probe = _temporary(folder)
+    probe.touch()
+    probe.unlink()
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
 
 
 def _sync(path: Path) -> None:

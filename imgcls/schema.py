@@ -17,6 +17,17 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+CARD_TYPES: dict[str, type] = {"arch": str, "arch_options": dict, "classes": list, "preprocess": dict}
+CARD_TYPES |= {"pretrained": dict, "metrics": dict, "epoch": int, "config": dict, "data_fingerprint": str}
+
+
+def check_types(values: dict[str, Any], types: dict[str, type]) -> None:
+    """Refuse a forged card here, before its values reach code that relies on their types; TypeError says which."""
+    for name, kind in types.items():
+        if not isinstance(values[name], kind):
+            raise TypeError(f"{name} is {type(values[name]).__name__}, not {kind.__name__}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """How an image becomes network input; stored in every checkpoint and never re-derived.
@@ -36,8 +47,9 @@ class Preprocess:
     decode: Literal["full"] = "full"
 
     def __post_init__(self) -> None:
-        """Refuse what no transform can do (a checkpoint may come from a stranger); ValueError says what."""
+        """Refuse what no transform can do (a checkpoint may be a stranger's); TypeError or ValueError says what."""
         words = ((self.rule, ResizeRule), (self.interpolation, Interpolation))
+        check_types({"size": self.size, "resize": self.resize}, {"size": int, "resize": int})
         if not (1 <= self.size <= 4096 and self.size <= self.resize <= 2 * 4096):
             raise ValueError(f"no valid preprocessing: size {self.size}, resize {self.resize}")
         fixed = (self.colour, self.exif, self.decode) == ("rgb", True, "full")
@@ -97,6 +109,9 @@ class ModelCard:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
         """Rebuild a card from `to_dict`'s values; KeyError, TypeError or ValueError when they are not one."""
+        check_types(values, CARD_TYPES)
+        if not values["classes"] or not all(isinstance(name, str) for name in values["classes"]):
+            raise TypeError("classes are no names")
         preprocess = dict(values["preprocess"])
         preprocess["mean"], preprocess["std"] = tuple(preprocess["mean"]), tuple(preprocess["std"])
         values = {"run": {}} | values  # younger than the first checkpoints
@@ -104,7 +119,7 @@ class ModelCard:
         return cls(
             **known
             | {
-                "classes": tuple(str(name) for name in values["classes"]),
+                "classes": tuple(values["classes"]),
                 "preprocess": Preprocess(**preprocess),
                 "pretrained": Pretrained(**values["pretrained"]),
             }
@@ -184,6 +199,22 @@ class EvalReport:
             values = asdict(row)
             per_class.append({"class": values.pop("class_name"), **values})
         return asdict(self) | {"per_class": per_class}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that `export` wrote, and how it compared with the checkpoint."""
+
+    path: str
+    format: str
+    input: str  # "uint8" or "float32"
+    bytes: int
+    images: int  # compared
+    compared: str  # which images these were
+    batch_sizes: tuple[int, ...]
+    probability_difference: float  # the largest
+    logits_difference: float  # the largest, as a share of the logits' range
+    seconds: float
 
 
 @dataclass(frozen=True)

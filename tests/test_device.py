@@ -127,11 +127,11 @@ def test_cuda_trains_in_bf16_where_it_has_it(
 
 @pytest.fixture
 def precision_restored() -> Iterator[None]:
-    owners = (BACKENDS, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.cuda.matmul)
-    before = [owner.fp32_precision for owner in owners]
+    owners = (BACKENDS.cudnn, BACKENDS.cuda.matmul)
+    before = [owner.allow_tf32 for owner in owners]
     yield
     for owner, value in zip(owners, before, strict=True):
-        owner.fp32_precision = value
+        owner.allow_tf32 = value
 
 
 @pytest.mark.usefixtures("precision_restored")
@@ -140,8 +140,15 @@ def test_full_float32_turns_tf32_off_in_convolutions_too() -> None:
     BACKENDS.cudnn.conv.fp32_precision = "tf32"
     BACKENDS.cuda.matmul.fp32_precision = "tf32"
     full_float32()
-    assert BACKENDS.cudnn.conv.fp32_precision == "ieee"
-    assert BACKENDS.cuda.matmul.fp32_precision == "ieee"
+    assert BACKENDS.cudnn.conv.fp32_precision in ("ieee", "none")
+    assert BACKENDS.cuda.matmul.fp32_precision in ("ieee", "none")
+
+
+@pytest.mark.usefixtures("precision_restored")
+def test_a_model_can_be_exported_after_an_evaluation() -> None:
+    """torch.export refuses a program that has used the newer settings for cuDNN."""
+    full_float32()
+    torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.zeros(2, 3, 8, 8),))
 
 
 def test_deterministic_refuses_other_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:

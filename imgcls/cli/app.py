@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import imgcls
-from imgcls.cli import evaluate, info, inspect_batch, predict, sample_data, train
+from imgcls.cli import evaluate, export, info, inspect_batch, predict, sample_data, train
 from imgcls.cli.output import printable
 from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
 
@@ -92,7 +92,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (train, predict, evaluate, inspect_batch, info, sample_data):
+for command in (train, evaluate, predict, export, inspect_batch, info, sample_data):
     command.register(app)
 
 

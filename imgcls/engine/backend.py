@@ -30,4 +30,4 @@ def load(path: str, device: str, amp: bool) -> Model:
         result: Logits = answer.float().cpu().numpy()
         return result
 
-    return Model(loaded.card, logits)
+    return Model(loaded.card, logits, loaded.holdout)

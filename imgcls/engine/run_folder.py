@@ -127,9 +127,7 @@ def check(config: TrainConfig) -> None:
         WriteError: it is a file, or it or a parent cannot be written.
     """
     path = Path(config.out or DEFAULT_PARENT)
-    data = config.data.source
-    if os.path.isdir(data) and os.path.realpath(path).startswith(os.path.join(os.path.realpath(data), "")):
-        raise UsageError(f"--out {path}: is inside --data {data}, where nothing is written; name another --out")
+    files.check_outside(path, config.data.source, "--out")
     if config.out is not None and os.path.isdir(path) and holds_run(path) and not (config.resume or config.overwrite):
         raise UsageError(
             f"--out {path}: holds a run; type --resume to go on, --overwrite to replace it, or another --out"

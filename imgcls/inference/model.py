@@ -1,7 +1,7 @@
 """A trained model that answers for paths: what `imgcls predict` and `imgcls.load(...).predict(...)` run.
 
-Knows its card and a function from uint8 images to logits; the back end behind that function (torch, later
-others) is named in `registry.BACKENDS` and imported only when a file of its kind is loaded.
+Knows its card and a function from uint8 images to logits; the back end behind that function (torch or onnxruntime)
+is named in `registry.BACKENDS` and imported only when a file of its kind is loaded.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ class Model:
     Attributes:
         card: classes, preprocessing, metrics: what the checkpoint says of itself.
         logits: function from uint8 [batch, height, width, 3] to float32 [batch, classes].
+        holdout: sorted hashes of the names of the images held out in training, int64.
     """
 
     card: ModelCard
     logits: Callable[[Pixels], Logits]
+    holdout: npt.NDArray[np.int64]
 
     def predict(
         self,
@@ -101,7 +103,7 @@ def load(path: str = "best.pt", device: str = "auto", amp: bool = False) -> Mode
     """Load a checkpoint for prediction.
 
     Args:
-        path: a checkpoint of `imgcls train`.
+        path: a checkpoint of `imgcls train`, or an `.onnx` file of `imgcls export`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         amp: mixed precision, CUDA only; else float32 throughout.
 
@@ -111,6 +113,10 @@ def load(path: str = "best.pt", device: str = "auto", amp: bool = False) -> Mode
     """
     if not Path(path).exists():
         raise UsageError(f"--ckpt {path}: no such file; train first, or name a checkpoint")
-    entry = BACKENDS.get(Path(path).suffix.lower(), BACKENDS[""])
-    model: Model = resolve(entry)(path, device, amp)
+    model: Model = resolve(backend(path))(path, device, amp)
     return model
+
+
+def backend(path: str) -> str:
+    """Return the entry of `registry.BACKENDS` for a file."""
+    return BACKENDS.get(Path(path).suffix.lower(), BACKENDS[""])

@@ -34,7 +34,7 @@ def fake(classes: tuple[str, ...], seen: list[int] | None = None) -> Model:
         preprocess=Preprocess(size=8, resize=8),
         pretrained=Pretrained(asked="no", used=None, reason=""),
     )
-    return Model(card, logits)
+    return Model(card, logits, np.empty(0, dtype=np.int64))
 
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200), "olive": (100, 100, 0)}

@@ -1,0 +1,61 @@
+"""`imgcls export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.options import CkptOption, JsonOption
+from imgcls.cli.output import talk, write_json
+from imgcls.registry import EXPORTERS
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(export)
+
+
+def export(
+    ckpt: CkptOption = "best.pt",
+    format: Annotated[
+        str,
+        typer.Option("--format", metavar="|".join(EXPORTERS), help="Kind of file.", autocompletion=lambda: EXPORTERS),
+    ] = "onnx",
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="FILE", show_default="the checkpoint's name, ending in the format"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER|NAME[:ROOT]",
+            show_default="drawn images",
+            help="Compare on images of this data set (at most 256 of its test, else validation images).",
+        ),
+    ] = None,
+    input: Annotated[
+        str,
+        typer.Option("--input", metavar="uint8|float32", help="What the network takes: levels 0..255, or 0..1."),
+    ] = "uint8",
+    json: JsonOption = None,
+) -> None:
+    """Write a checkpoint for other programs, and prove that the file gives the same answers.
+
+    imgcls export --ckpt best.pt --format onnx --data dataset/
+    """
+    from imgcls.cli.progress import Progress
+    from imgcls.export.export import export as run
+
+    done = run(ckpt, format, output=output, data=data, input=input, report=Progress())
+    say = talk if json == "-" else print
+    say(f"{done.path}: {done.format}, {done.bytes / 2**20:.1f} MiB, {done.input} images")
+    sizes = ", ".join(map(str, done.batch_sizes))
+    say(
+        f"agrees with the checkpoint on {done.images} images ({done.compared}) at batch sizes {sizes}: "
+        f"largest difference {done.probability_difference:.1e} in probability"
+    )
+    if json is not None:
+        write_json(asdict(done), json)

@@ -1,0 +1,197 @@
+"""Exporting a checkpoint: write under a temporary name, run the file in a fresh process, compare, and only then rename.
+
+Knows the formats by name only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imgcls import checkpoint, files
+from imgcls.data import draws
+from imgcls.data.splits import open_source
+from imgcls.device import full_float32
+from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, nearest
+from imgcls.events import Report, Said
+from imgcls.export.model import INPUTS, Exportable, exportable
+from imgcls.export.verify import BATCHES, answers
+from imgcls.inference.model import Logits, softmax
+from imgcls.inference.pool import Pixels
+from imgcls.pixels.transform import transform
+from imgcls.registry import EXPORTERS, resolve
+from imgcls.schema import Exported, ModelCard, Preprocess
+
+MOST_IMAGES = 256  # of --data that are compared
+DRAWN = 2 * sum(BATCHES)
+
+PROBABILITY_LIMIT = 1e-4
+# A network that is sure of every test image would hide a wrong graph in its probabilities; its logits do not. They
+# are held against their own range, because that of 78 networks spans … to ….
+LOGITS_LIMIT = 1e-3
+
+
+def export(
+    ckpt: str = "best.pt",
+    format: str = "onnx",
+    *,
+    output: str | None = None,
+    data: str | None = None,
+    input: str = "uint8",
+    report: Report = lambda event: None,
+) -> Exported:
+    """Export a checkpoint and prove that the file gives the checkpoint's answers.
+
+    Args:
+        ckpt: checkpoint of `imgcls train`.
+        format: a name in `registry.EXPORTERS`.
+        output: the file to write; None: beside the checkpoint, with the format as extension.
+        data: folder or data set whose images are compared; None: drawn ones.
+        input: "uint8" (levels 0..255) or "float32" (0..1), what the exported network takes.
+        report: receives progress.
+
+    Raises:
+        UsageError: an unknown format or input, no such checkpoint or data, or a package that is not installed.
+        CheckpointError: not a valid checkpoint.
+        DataError: an image of `data` cannot be read.
+        ExportError: the network cannot be exported, or the export disagrees; an older `output` is left alone.
+        WriteError: `output` cannot be written.
+    """
+    began = time.monotonic()
+    target = _target(ckpt, format, output, input)
+    if data is not None:
+        files.check_outside(target, data, "--output")
+    loaded = checkpoint.load(ckpt)
+    files.check_target(target)
+    images, where = _images(data, loaded.card.preprocess)
+    full_float32()
+    model = exportable(loaded, input)
+    report(Said(f"writing {target} ({format}, {loaded.card.arch})"))
+    with files.replacing(target) as temporary:
+        _write(format, model, temporary)
+        expected = answers(exportable(loaded, "uint8").as_model(), images)
+        if not np.isfinite(expected).all():
+            raise CheckpointError(f"{ckpt}: the network gives NaN or infinite logits; use an earlier checkpoint")
+        report(Said(f"running it in a fresh process on {len(images)} images ({where})"))
+        probability, share = _compare(target, format, expected, *_run(target, format, temporary, images), loaded.card)
+        size = temporary.stat().st_size
+    if format == "safetensors":
+        files.write_text(f"{target}.json", model.description + "\n")
+    return Exported(
+        path=target,
+        format=format,
+        input=input,
+        bytes=size,
+        images=len(images),
+        compared=where,
+        batch_sizes=BATCHES,
+        probability_difference=probability,
+        logits_difference=share,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _target(ckpt: str, format: str, output: str | None, input: str) -> str:
+    """Check what was typed, and return the path to write."""
+    for flag, value, known in (("--format", format, EXPORTERS), ("--input", input, INPUTS)):
+        if value not in known:
+            raise UsageError(f"{flag} {value}: not known{nearest(value, known)}; choose from: {', '.join(known)}")
+    if format == "safetensors" and input != "uint8":
+        raise UsageError(f"--input {input}: safetensors holds weights and no network; drop --input")
+    target = output or str(Path(ckpt).with_suffix(f".{format}"))
+    extension = Path(target).suffix[1:]
+    if extension in EXPORTERS and extension != format:
+        raise UsageError(f"--output {target}: the name of another format; type --format {extension} or another name")
+    if os.path.realpath(target) == os.path.realpath(ckpt):
+        raise UsageError(f"--output {target}: is the checkpoint itself; name another file")
+    return target
+
+
+def _images(data: str | None, preprocess: Preprocess) -> tuple[Pixels, str]:
+    """Return the images to compare, uint8 [n, S, S, 3], and what they are."""
+    if data is None:
+        # Coarse patterns: pixel noise would average out to grey in every network.
+        coarse = np.random.default_rng(0).integers(0, 256, (DRAWN, 8, 8, 3), dtype=np.uint8)
+        pictures = [Image.fromarray(pattern).resize((preprocess.size,) * 2) for pattern in coarse]
+        return np.stack([np.asarray(picture) for picture in pictures]), "drawn ones; --data compares yours"
+    splits = open_source(data).splits
+    listing = splits[next(name for name in ("test", "val", "train") if name in splits)]()
+    chosen = listing.images.take(draws.sample(0, len(listing.images), MOST_IMAGES))
+    return np.stack([transform(chosen.load(index), preprocess) for index in range(len(chosen))]), listing.where
+
+
+def _write(format: str, model: Exportable, path: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's exporters warn about their own insides
+            resolve(f"{EXPORTERS[format]}:write")(model, path)
+    except (ImgclsError, OSError):
+        raise
+    except Exception as error:  # the exporters have a class for each kind of failure
+        problem = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ExportError(f"{model.card.arch} cannot be written as {format}: {problem}; {_other(format)}") from error
+
+
+def _run(target: str, format: str, path: Path, images: Pixels) -> tuple[Logits, dict[str, Any]]:
+    """Run a file in a fresh process; return the logits and the card found in it."""
+    with tempfile.TemporaryDirectory(prefix="imgcls-") as folder:
+        given, answered = Path(folder) / "images.npy", Path(folder) / "answers.npz"
+        np.save(given, images)
+        command: list[str | Path] = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "imgcls.export.verify",
+            format,
+            path,
+            given,
+            answered,
+        ]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            problem = said[-1] if said else f"it was ended by signal {-done.returncode}"
+            raise ExportError(f"{target}: not written: the file fails in a fresh process: {problem}; {_other(format)}")
+        with np.load(answered, allow_pickle=False) as answer:
+            return answer["logits"], json.loads(str(answer["card"]))
+
+
+def _compare(
+    target: str, format: str, expected: Logits, found: Logits, found_card: dict[str, Any], card: ModelCard
+) -> tuple[float, float]:
+    """Return the largest difference in probability, and that of logits as a share of their range.
+
+    Raises:
+        ExportError: one is over its limit, an answer is not finite, or the file describes another model.
+    """
+    problem = None
+    probability = float(np.abs(softmax(found) - softmax(expected)).max())
+    share = float(np.abs(found - expected).max() / max(np.ptp(expected), np.finfo(np.float32).tiny))
+    if not np.isfinite(found).all():
+        problem = "it gives NaN or infinite logits"
+    elif found_card != json.loads(json.dumps(card.to_dict())):
+        problem = "it describes another model"
+    elif probability > PROBABILITY_LIMIT:
+        problem = f"its probabilities differ by up to {probability:.1e} (limit {PROBABILITY_LIMIT:.0e})"
+    elif share > LOGITS_LIMIT:
+        problem = f"its logits differ by up to {share:.1e} of their range (limit {LOGITS_LIMIT:.0e})"
+    if problem is not None:
+        raise ExportError(
+            f"{target}: not written: the {format} file disagrees with the checkpoint: {problem}; {_other(format)}"
+        )
+    return probability, share
+
+
+def _other(format: str) -> str:
+    return f"type --format {'onnx' if format == 'pt2' else 'pt2'}"

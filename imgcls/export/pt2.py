@@ -1,0 +1,33 @@
+"""pt2: torch's own exported program, for Python with torch alone and for ahead-of-time compilation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from imgcls.export.model import Exportable, reloaded
+from imgcls.inference.model import Model
+
+CARD = "imgcls.json"  # name of the description inside the file
+ANY_BATCH = ({0: Dim("batch")},)  # dynamic shapes of the one argument
+
+
+def program(exported: Exportable) -> ExportedProgram:
+    """Return the network as a graph with any number of images per batch."""
+    return torch.export.export(exported.model, (exported.example,), dynamic_shapes=ANY_BATCH)
+
+
+def write(exported: Exportable, path: Path) -> None:
+    """Write a pt2 archive."""
+    with path.open("wb") as file:  # torch minds the extension of a path
+        torch.export.save(program(exported), file, extra_files={CARD: exported.description})
+
+
+def read(path: Path) -> Model:
+    """Load what `write` has just written. Never for a stranger's file: torch may unpickle what is in it."""
+    description = {CARD: ""}
+    with path.open("rb") as file:
+        loaded = torch.export.load(file, extra_files=description)
+    return reloaded(loaded.module(), description[CARD])

@@ -1,0 +1,89 @@
+"""The onnxruntime back end: an exported `.onnx` file turned into a function from images to logits, without torch.
+
+The file carries its own model card, which this module reads and holds against the network's shapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgcls.errors import CheckpointError, UsageError, missing_extra
+from imgcls.inference.model import Logits, Model
+from imgcls.inference.pool import Pixels, available_cpus
+from imgcls.schema import ModelCard
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+CARD, HOLDOUT = "imgcls.json", "imgcls.holdout"  # keys of the file's metadata
+TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+def load(path: str, device: str = "auto", amp: bool = False) -> Model:
+    """Load an exported ONNX file; see `imgcls.inference.model.load`.
+
+    Raises:
+        UsageError: onnxruntime is not installed or has no such device, or `amp` is asked for.
+        CheckpointError: the file is damaged, or was not made by `imgcls export`.
+    """
+    if amp:
+        raise UsageError(f"--amp: {path} runs in float32; drop --amp")
+    session = _open(path, device)
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+        card = ModelCard.from_dict(json.loads(metadata[CARD]))
+        holdout = np.frombuffer(base64.b64decode(metadata[HOLDOUT]), dtype="<i8")
+        (images,), (answer,) = session.get_inputs(), session.get_outputs()
+        size = card.preprocess.size
+        if images.shape[1:] != [3, size, size] or answer.shape[1:] != [len(card.classes)]:
+            raise ValueError(f"{images.shape} to {answer.shape} is not what its card says")
+        is_float = TYPES[images.type] == "float32"
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{path}: not made by imgcls export ({what}); export the checkpoint again") from error
+
+    def logits(pixels: Pixels) -> Logits:
+        batch: Any = pixels.transpose(0, 3, 1, 2)
+        if is_float:
+            batch = batch.astype(np.float32) / 255
+        try:
+            result: Logits = session.run([answer.name], {images.name: np.ascontiguousarray(batch)})[0]
+        except Exception as error:  # onnxruntime has a class for each kind of failure
+            raise CheckpointError(f"{path}: cannot be run on {len(batch)} images: {_first_line(error)}") from error
+        return result
+
+    return Model(card, logits, holdout)
+
+
+def _open(path: str, device: str) -> InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("onnxruntime", "onnx") from error
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a folder; name an exported file such as best.onnx")
+    kind, _, index = device.partition(":")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if kind in ("auto", "cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        # TF32 is on unless told, and would make the answers differ from the checkpoint's.
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0), "use_tf32": 0}))
+    elif kind not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: this onnxruntime runs on the CPU only; type --device cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it has to say comes as an exception too
+    options.intra_op_num_threads = available_cpus()  # its own count ignores the process's affinity
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # as above
+        raise CheckpointError(
+            f"{path}: not an ONNX model ({_first_line(error)}); export the checkpoint again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
