@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 import imgcls
 from imgcls.cli import evaluate, export, info, inspect_batch, predict, sample_data, train
 from imgcls.cli.output import printable
+from imgcls.cli.values import PlainCommand, PlainValues
 from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
 
 # typer carries its own click; the bases of its public BadParameter are the errors it raises for usage.
@@ -32,7 +33,7 @@ class _ReaderGone(Exception):  # noqa: N818 - not an error
     """A broken pipe under another name, because typer turns the original into exit code 1."""
 
 
-class OneLineErrors(TyperGroup):
+class OneLineErrors(PlainValues, TyperGroup):
     """Every expected failure becomes one line on stderr and its exit code; only bugs show a traceback."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,6 +95,8 @@ app = typer.Typer(
 
 for command in (train, evaluate, predict, export, inspect_batch, info, sample_data):
     command.register(app)
+for registered in app.registered_commands:
+    registered.cls = PlainCommand
 
 
 @contextlib.contextmanager
