@@ -1,19 +1,26 @@
-"""Pictures from plain data: numbers and uint8 arrays in, matplotlib Figure out; knows no models."""
+"""Pictures from plain data: numbers, names and uint8 arrays in, matplotlib Figure out; knows no models."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager
-from matplotlib.figure import Figure
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure, SubFigure
 
 from imgcls.files import replacing
+from imgcls.schema import BinaryReport
+
+Pixels = npt.NDArray[np.uint8]
 
 # Fonts that cover what DejaVu does not; those that are installed are asked in turn.
 WIDE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
@@ -54,23 +61,151 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def contact_sheet(images: npt.NDArray[np.uint8], titles: Sequence[str], columns: int = 8) -> Figure:
-    """Draw pictures in a grid, each under its title.
+def contact_sheet(images: Pixels, labels: Sequence[int], classes: Sequence[str]) -> Figure:
+    """Draw pictures in a grid, each under the name of its class.
 
     Args:
         images: uint8 [n, height, width, 3].
-        titles: one for each, cut to 24 characters.
-        columns: pictures per row at most.
+        labels: indices into `classes`, one for each.
+        classes: names.
     """
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained", dpi=110)
-    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    fonts = ["DejaVu Sans", *sorted(set(WIDE_FONTS) & {font.name for font in font_manager.fontManager.ttflist})]
+    names, note = readable(classes)
+    figure = Figure(figsize=(12.8, 1.8 * -(-len(images) // 8) + 0.3 * bool(note)), layout="constrained", dpi=110)
+    if note:
+        figure.suptitle(note, fontsize=8)
+    _grid(figure, images, [names[label] for label in labels], columns=8)
+    return figure
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Predictions to be drawn: pictures uint8 [n, height, width, 3], and for each its classes and confidence."""
+
+    heading: str
+    images: Pixels
+    labels: Sequence[int]
+    predicted: Sequence[int]
+    confidence: Sequence[float]
+
+
+def examples(sections: Sequence[Examples], classes: Sequence[str]) -> Figure:
+    """Draw predictions section by section, each picture under its true and its predicted class."""
+    names, note = readable(classes, longest=16)
+    rows = [-(-len(section.images) // 6) for section in sections]
+    heights = [2.2 * count + 0.5 for count in rows]
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained", dpi=110)
+    parts = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False)
+    for part, section in zip(parts[:, 0], sections, strict=True):
+        part.suptitle(section.heading + (f"   ({note})" if note else ""), fontsize=11, parse_math=False)
+        titles = [
+            f"true: {names[label]}\npredicted ({confidence:.0%}): {names[answer]}"
+            for label, answer, confidence in zip(section.labels, section.predicted, section.confidence, strict=True)
+        ]
+        _grid(part, section.images, titles, columns=6)
+    return figure
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+    """Draw a confusion matrix: a row for each true class, coloured by shares of the row, with counts where they fit.
+
+    The colours follow the root of the share, so that rare mistakes are seen among many classes.
+
+    Args:
+        counts: (i, j) counts images of class i predicted as class j.
+        classes: names; above 200 there is no room for them, and indices are drawn.
+        title: what was evaluated.
+    """
+    table = np.asarray(counts, dtype=np.int64)
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    cell = min(0.7, 16 / len(classes))  # inches
+    side = cell * len(classes)
+    names, note = readable(classes)
+    figure = Figure(figsize=(side + 3.5, side + 2.5), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    picture = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    bar = figure.colorbar(picture, shrink=min(1.0, 5 / side), aspect=30)
+    bar.set_label("share of the true class")
+    axis.set_title(title + (f"\n{note}" if note else ""), fontsize=11, parse_math=False)
+    has_names = len(classes) <= 200
+    axis.set_xlabel("predicted class" if has_names else "index of the predicted class")
+    axis.set_ylabel("true class" if has_names else "index of the true class")
+    if has_names:
+        size = min(9.0, 72 * cell * 0.7)
+        text: dict[str, Any] = {"fontsize": size, "fontfamily": _families(), "parse_math": False}
+        upright = len(classes) > 30
+        slant = {"rotation": 90} if upright else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axis.set_xticks(range(len(names)), names, **text, **slant)
+        axis.set_yticks(range(len(names)), names, **text)
+    digits = len(str(table.max()))
+    size = min(10.0, 72 * cell / (digits + 1) * 1.4)
+    if size >= 5:
+        for (row, column), count in np.ndenumerate(table):
+            if count or len(classes) <= 12:
+                colour = "white" if share[row, column] > 0.3 else "black"
+                axis.text(column, row, str(count), ha="center", va="center", fontsize=size, color=colour)
+    return figure
+
+
+def roc(report: BinaryReport, title: str) -> Figure:
+    """Draw the ROC curve of a two-class evaluation, with the point of its threshold."""
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="tab:gray", linestyle=":", label="chance")
+    if report.roc and report.auc is not None:
+        false_positive_rates, true_positive_rates, _ = zip(*report.roc, strict=True)
+        axis.plot(false_positive_rates, true_positive_rates, label=f"AUC {report.auc:.3f}")
+    if report.specificity is not None and report.recall is not None:
+        where = (1 - report.specificity, report.recall)
+        axis.plot(*where, marker="o", linestyle="", color="tab:red", label=f"threshold {report.threshold:g}")
+    (positive, negative), _ = readable((report.positive, report.negative))
+    text: dict[str, Any] = {"fontfamily": _families(), "parse_math": False}
+    axis.set_xlabel(f"false positive rate: {negative} taken for {positive}", **text)
+    axis.set_ylabel(f"true positive rate: {positive} found", **text)
+    axis.set_title(title, fontsize=11, parse_math=False)
+    axis.set_aspect("equal")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    return figure
+
+
+def readable(classes: Sequence[str], longest: int = 24) -> tuple[list[str], str]:
+    """Return a label for each class, and a note for the reader where a label is not the name.
+
+    Long names are cut in the middle; a name with letters that no installed font has is given by its index, because
+    a row of empty boxes would look like a name.
+    """
+    known = _characters()
+    names = []
+    for index, name in enumerate(classes):
+        if not name or not all(ord(character) in known for character in name):
+            names.append(f"class {index}")
+        else:
+            half = (longest - 1) // 2
+            names.append(name if len(name) <= longest else f"{name[:half]}…{name[-half:]}")
+    twins = Counter(names)
+    names = [f"{label} ({index})" if twins[label] > 1 else label for index, label in enumerate(names)]
+    unknown = any(label.startswith("class ") and label != name for label, name in zip(names, classes, strict=True))
+    return names, "class N: no installed font has the letters of its name; see report.json" if unknown else ""
+
+
+@functools.cache
+def _families() -> list[str]:
+    """Return the fonts that are asked in turn for a letter."""
+    return ["DejaVu Sans", *sorted(set(WIDE_FONTS) & {font.name for font in font_manager.fontManager.ttflist})]
+
+
+@functools.cache
+def _characters() -> set[int]:
+    """Return the code points that the fonts cover."""
+    files = [font_manager.findfont(family) for family in _families()]
+    return {code for file in files for code in font_manager.get_font(file).get_charmap()}
+
+
+def _grid(figure: Figure | SubFigure, images: Pixels, titles: Sequence[str], columns: int) -> None:
+    """Draw pictures in rows of `columns`, each under its title."""
+    axes = np.atleast_1d(figure.subplots(-(-len(images) // columns), columns)).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes, images, titles, strict=False):
         axis.imshow(image, interpolation="nearest")
-        short = title if len(title) <= 24 else title[:23] + "…"
-        axis.set_title(short, fontsize=8, fontfamily=fonts, parse_math=False)
-    return figure
+        axis.set_title(title, fontsize=7, fontfamily=_families(), parse_math=False)

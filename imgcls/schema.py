@@ -177,8 +177,43 @@ class ClassReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Confused:
+    """Images of one class that were taken for another."""
+
+    class_name: str
+    predicted: str
+    images: int
+    share: float  # of the class's images
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryReport:
+    """Two classes: how well the positive one is told from the other. Rates are None where nothing is counted."""
+
+    positive: str
+    negative: str
+    auc: float | None  # area under the ROC curve; None when one class has no images
+    threshold: float  # the answer is positive from this probability on; what follows holds for it
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    precision: float | None
+    recall: float | None
+    specificity: float | None
+    f1: float | None
+    # false positive rate, true positive rate, and the threshold they belong to; None: above every score
+    roc: tuple[tuple[float, float, float | None], ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalReport:
-    """The result of an evaluation. `confusion[i][j]` counts images of class i predicted as class j."""
+    """The result of an evaluation. `confusion[i][j]` counts images of class i predicted as class j.
+
+    Averages are over the classes that have images: macro counts each class once, weighted each image once.
+    """
 
     split: str
     images: int
@@ -186,19 +221,27 @@ class EvalReport:
     accuracy: float
     accuracy_interval: tuple[float, float]  # 95 %, Wilson
     top5: float | None  # None with five classes or fewer
+    macro_precision: float
+    macro_recall: float
     macro_f1: float
+    weighted_precision: float
+    weighted_recall: float
     weighted_f1: float
     per_class: tuple[ClassReport, ...]
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
+    most_confused: tuple[Confused, ...]  # at most ten pairs, by images
+    binary: BinaryReport | None = None  # for two classes, of `evaluate`
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stable fields of `evaluate --json`."""
-        per_class = []
-        for row in self.per_class:
-            values = asdict(row)
-            per_class.append({"class": values.pop("class_name"), **values})
-        return asdict(self) | {"per_class": per_class}
+        named = {name: [_by_class(row) for row in getattr(self, name)] for name in ("per_class", "most_confused")}
+        return asdict(self) | named
+
+
+def _by_class(row: ClassReport | Confused) -> dict[str, Any]:
+    values = asdict(row)
+    return {"class": values.pop("class_name"), **values}
 
 
 @dataclass(frozen=True, kw_only=True)

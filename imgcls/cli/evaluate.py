@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
-from imgcls.cli.output import interval, percent, show_table, talk, write_json
+from imgcls.cli.output import interval, percent, printable, show_table, talk, write_json
 from imgcls.errors import UsageError, nearest
+from imgcls.files import check_outside, check_target
 
 if TYPE_CHECKING:
-    from imgcls.schema import EvalReport
+    from imgcls.schema import BinaryReport, EvalReport
 
 SPLITS = ("train", "val", "test")
+MOST_COLUMNS = 12  # classes up to which the confusion matrix is printed
 
 
 def register(app: typer.Typer) -> None:
@@ -34,21 +36,59 @@ def evaluate(
             autocompletion=lambda: SPLITS,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per forward pass.")] = 64,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            show_default="none",
+            help="Folder for report.json, confusion.png, examples.png and, for two classes, roc.png.",
+        ),
+    ] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(
+            "--predictions", metavar="F.csv", show_default="none", help="One row per image, the worst mistake first."
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            "--positive", metavar="CLASS", show_default="the second", help="Two classes: the one to be found."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=0,
+            max=1,
+            metavar="P",
+            show_default="0.5",
+            help="Two classes: the answer is positive from this probability on.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")] = 64,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, show_default="all", help="Use at most this many images.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, show_default="all", help="Use at most this many images."),
     ] = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
     amp: AmpOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Measure overall and per-class accuracy of a checkpoint.
+    """Measure how good a checkpoint is, and where it is wrong.
 
     imgcls evaluate --data dataset/ --ckpt best.pt
+
+    imgcls evaluate --data dataset/ --out report/ --predictions worst-first.csv
     """
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+    if json is not None and json != "-":
+        check_outside(json, data, "--json")
+        check_target(json)
     from imgcls.cli.progress import Progress
     from imgcls.engine.evaluate import evaluate as run
 
@@ -58,6 +98,10 @@ def evaluate(
             data,
             ckpt,
             split=split,
+            positive=positive,
+            threshold=threshold,
+            out=out,
+            predictions=predictions,
             batch_size=batch_size,
             workers=workers,
             device=device,
@@ -68,20 +112,56 @@ def evaluate(
     finally:
         progress.close()
     show(report, to_stderr=json == "-")
+    if out is not None:
+        talk(f"report and pictures: {out}")
+    if predictions is not None:
+        talk(f"predictions: {predictions}")
     if json is not None:
         write_json(report.to_dict(), json)
 
 
 def show(report: EvalReport, to_stderr: bool = False) -> None:
-    """Print the overall line and the per-class table."""
+    """Print the overall lines and the tables."""
     say = talk if to_stderr else print
     top5 = "" if report.top5 is None else f", top-5 {percent(report.top5)}"
     say(
         f"accuracy {percent(report.accuracy)} (95 %: {interval(report.accuracy_interval)}) on {report.images} images "
-        f"({report.split}), loss {report.loss:.4f}, macro F1 {report.macro_f1:.3f}{top5}"
+        f"({report.split}), loss {report.loss:.4f}{top5}"
     )
+    if report.binary is not None:
+        say(binary_line(report.binary))
     rows = [
         [row.class_name, str(row.support), percent(row.accuracy), interval(row.accuracy_interval)]
+        + [rate(value) for value in (row.precision, row.recall, row.f1)]
         for row in report.per_class
     ]
-    show_table("per class", ["class", "images", "accuracy", "95 %"], rows, to_stderr)
+    rows += [
+        [f"{name} average", str(report.images), "", ""]
+        + [rate(getattr(report, f"{name}_{kind}")) for kind in ("precision", "recall", "f1")]
+        for name in ("macro", "weighted")
+    ]
+    header = ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"]
+    show_table("per class", header, rows, to_stderr)
+    if len(report.classes) <= MOST_COLUMNS:
+        rows = [[name, *map(str, row)] for name, row in zip(report.classes, report.confusion, strict=True)]
+        show_table("confusion matrix", ["true \\ predicted", *report.classes], rows, to_stderr)
+    else:
+        talk(f"the confusion matrix of {len(report.classes)} classes is in what --out and --json write")
+    if report.most_confused and len(report.classes) > 2:
+        rows = [[row.class_name, row.predicted, str(row.images), percent(row.share)] for row in report.most_confused]
+        show_table("most confused", ["class", "taken for", "images", "of the class"], rows, to_stderr)
+
+
+def binary_line(report: BinaryReport) -> str:
+    """Return the two-class figures in one line."""
+    rates = {name: rate(getattr(report, name)) for name in ("precision", "recall", "specificity", "f1")}
+    listed = ", ".join(f"{'F1' if name == 'f1' else name} {value}" for name, value in rates.items())
+    return (
+        f"{printable(report.positive)} against {printable(report.negative)}: AUC {rate(report.auc)}; "
+        f"at threshold {report.threshold:g}: accuracy {percent(report.accuracy)}, {listed}"
+    )
+
+
+def rate(share: float | None) -> str:
+    """Format precision, recall and the like."""
+    return "-" if share is None else f"{share:.3f}"

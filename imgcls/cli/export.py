@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imgcls.cli.options import CkptOption, JsonOption
+from imgcls.cli.options import JsonOption
 from imgcls.cli.output import talk, write_json
 from imgcls.registry import EXPORTERS
 
@@ -18,14 +18,19 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    ckpt: CkptOption = "best.pt",
+    ckpt: Annotated[str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train.")] = "best.pt",
     format: Annotated[
         str,
         typer.Option("--format", metavar="|".join(EXPORTERS), help="Kind of file.", autocompletion=lambda: EXPORTERS),
     ] = "onnx",
     output: Annotated[
         str | None,
-        typer.Option("--output", metavar="FILE", show_default="the checkpoint's name, ending in the format"),
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            show_default="the checkpoint's name, ending in the format",
+            help="The file to write.",
+        ),
     ] = None,
     data: Annotated[
         str | None,

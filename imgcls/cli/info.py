@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls.cli.options import JsonOption
 from imgcls.cli.output import interval, percent, printable, talk, write_json
+from imgcls.registry import BACKENDS
+
+if TYPE_CHECKING:
+    from imgcls.schema import ModelCard
 
 
 def register(app: typer.Typer) -> None:
@@ -17,18 +21,17 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    ckpt: Annotated[str, typer.Argument(metavar="FILE", help="Checkpoint of imgcls train.")] = "best.pt",
+    ckpt: Annotated[
+        str, typer.Argument(metavar="FILE", help="Checkpoint of imgcls train, or exported .onnx.")
+    ] = "best.pt",
     json: JsonOption = None,
 ) -> None:
     """Show what a checkpoint holds.
 
     imgcls info best.pt
     """
-    from imgcls.checkpoint import load
-
-    loaded = load(ckpt)
-    card, metrics = loaded.card, loaded.card.metrics
-    values = sum(tensor.numel() for tensor in loaded.model.values())
+    card, values, resumable = _read(ckpt)
+    metrics = card.metrics
     validation = "none"
     if metrics:
         kind = "held-out images" if metrics["held_out"] else "images"
@@ -36,7 +39,7 @@ def info(
         validation = f"{accuracy} on {metrics['images']} {kind}, loss {metrics['loss']:.4f}"
     options = ", ".join(f"{name} {value}" for name, value in card.arch_options.items() if value is not None)
     rows = {
-        "architecture": f"{card.arch} ({options}), {values:,} values",
+        "architecture": f"{card.arch} ({options})" + ("" if values is None else f", {values:,} values"),
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}",
         "preprocessing": str(card.preprocess),
         "epoch": str(card.epoch),
@@ -46,9 +49,21 @@ def info(
         "settings": shlex.join(f"{name}={value}" for name, value in card.config.items()),
         "command line": shlex.join(str(word) for word in card.run.get("command_line", [])),
         "written by": ", ".join(f"{name} {version}" for name, version in card.run.get("versions", {}).items()),
-        "resumable": "yes" if loaded.training else "no",
+        "resumable": "yes" if resumable else "no",
     }
     for name, text in rows.items():
         (talk if json == "-" else print)(f"{name:<15}{printable(text)}")
     if json is not None:
-        write_json(card.to_dict() | {"values": values, "resumable": bool(loaded.training)}, json)
+        write_json(card.to_dict() | {"values": values, "resumable": resumable}, json)
+
+
+def _read(path: str) -> tuple[ModelCard, int | None, bool]:
+    """Return the card, how many values the network has (None: not known), and whether training can go on."""
+    from imgcls.inference import model
+
+    if model.backend(path) != BACKENDS[""]:
+        return model.load(path).card, None, False
+    from imgcls.checkpoint import load
+
+    loaded = load(path)
+    return loaded.card, sum(tensor.numel() for tensor in loaded.model.values()), bool(loaded.training)

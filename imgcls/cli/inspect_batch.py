@@ -10,6 +10,7 @@ from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import printable, show_finding, show_table, talk, write_json
 from imgcls.config import DataConfig, from_dict
 from imgcls.errors import UsageError, nearest
+from imgcls.files import check_outside, check_target
 
 SPLITS = ("train", "val")
 
@@ -37,6 +38,10 @@ def inspect_batch(
     if split not in SPLITS:
         raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
     config = from_dict(given).data
+    for path, flag in ((output, "--output"), (json, "--json")):
+        if path is not None and path != "-":
+            check_outside(path, config.source, flag)
+            check_target(path)
     from imgcls.engine.inspect import inspect
 
     inspection = inspect(config, split)
@@ -46,7 +51,8 @@ def inspect_batch(
     if output is not None:
         from imgcls import plots
 
-        plots.save(plots.contact_sheet(inspection.images, inspection.titles), output)
+        classes = list(inspection.values["class_to_idx"])
+        plots.save(plots.contact_sheet(inspection.images, inspection.labels, classes), output)
         talk(f"contact sheet: {output}")
     if json is not None:
         write_json(inspection.to_dict(), json)

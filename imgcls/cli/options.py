@@ -22,11 +22,14 @@ Given = dict[str, Any]  # settings typed on the command line, by their JSON key
 DataOption = Annotated[
     str, typer.Option("--data", metavar="FOLDER|NAME[:ROOT]", help="Folder of images, or a data set by name.")
 ]
-CkptOption = Annotated[str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+CkptOption = Annotated[
+    str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train, or .onnx file of imgcls export.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 AmpOption = Annotated[bool, typer.Option("--amp", help="Mixed precision (CUDA only); answers may differ slightly.")]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=0, show_default="auto: the CPUs, at most 8", help="Decoders at once.")
+    int | None,
+    typer.Option("--workers", metavar="N", min=0, show_default="auto: the CPUs, at most 8", help="Decoders at once."),
 ]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout.")

@@ -29,9 +29,13 @@ def show_finding(finding: Finding) -> None:
 
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False) -> None:
-    """Print a table: drawn by rich on a terminal, tab-separated otherwise. All columns but the first are numbers."""
+    """Print a table: drawn by rich on a terminal, tab-separated otherwise. All columns but the first are numbers.
+
+    Where the terminal is too narrow for the numbers, each row becomes a sentence.
+    """
     stream = sys.stderr if to_stderr else sys.stdout
     if not stream.isatty():
+        print(file=stream)
         for row in [header, *rows]:
             print("\t".join(printable(cell) for cell in row), file=stream)
         return
@@ -40,12 +44,20 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=stream, highlight=False)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        place: dict[str, Any] = {"justify": "right", "no_wrap": True} if number else {"min_width": 10}
+        table.add_column(Text(printable(name)), overflow="fold", **place)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=stream, highlight=False).print(table)
+    if console.measure(table, options=console.options.update(width=10**6)).minimum <= console.width:
+        console.print(table)
+        return
+    console.print(Text(f"\n{title}", "italic"))
+    for row in rows:
+        cells = ", ".join(f"{name} {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell)
+        console.print(Text(printable(f"  {row[0]}: {cells}")))
 
 
 def write_json(value: Any, target: str) -> None:

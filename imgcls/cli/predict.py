@@ -33,7 +33,7 @@ def predict(
         list[str], typer.Argument(metavar="IMAGE...", help="Files, folders (recursive), globs, or - for stdin.")
     ],
     ckpt: CkptOption = "best.pt",
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes per image.")] = 1,
+    top_k: Annotated[int, typer.Option("--top-k", metavar="K", min=1, help="Classes per image.")] = 1,
     format: Annotated[
         str,
         typer.Option("--format", metavar="|".join(FORMATS), help="Form of the rows.", autocompletion=lambda: FORMATS),
@@ -42,6 +42,7 @@ def predict(
         float | None,
         typer.Option(
             "--threshold",
+            metavar="P",
             min=0,
             max=1,
             show_default="none",
@@ -49,7 +50,7 @@ def predict(
         ),
     ] = None,
     null: Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end with a NUL byte.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per forward pass.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")] = 32,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
     amp: AmpOption = False,

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def sample_data(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other pictures.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Another seed, other pictures.")] = 0,
 ) -> None:
     """Draw a small data set of coloured shapes, to try every command at once and offline.
 

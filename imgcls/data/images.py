@@ -33,6 +33,9 @@ class Images(Protocol):
     def name(self, index: int) -> str:
         """Return the picture's name: relative path, or data set and number."""
 
+    def path(self, index: int) -> str:
+        """Return where the picture is: the file's path, or the name of what has none."""
+
     def take(self, indices: npt.NDArray[np.int64]) -> Images:
         """Return these pictures only, in this order."""
 
@@ -125,6 +128,10 @@ class ArrayImages:
     def name(self, index: int) -> str:
         """Return data set, split and number."""
         return f"{self.label}/{self.numbers[index]:06d}"
+
+    def path(self, index: int) -> str:
+        """Return the name."""
+        return self.name(index)
 
     def take(self, indices: npt.NDArray[np.int64]) -> ArrayImages:
         """Return these entries only; the pixels are shared, not copied."""

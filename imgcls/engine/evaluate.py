@@ -6,23 +6,28 @@ Knows no optimisation. Sums are reduced over all processes and divided once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imgcls import checkpoint
+from imgcls import files
 from imgcls.data.loaders import Batches, choose_workers
 from imgcls.data.splits import for_evaluation
-from imgcls.device import choose_amp, choose_device, full_float32
 from imgcls.distributed import World
-from imgcls.engine.metrics import TOP, summarise
-from imgcls.errors import CheckpointError
+from imgcls.engine.backend import open_model
+from imgcls.engine.metrics import TOP, binary, summarise
+from imgcls.engine.outcomes import Rows, rows, write_folder, write_predictions
+from imgcls.errors import CheckpointError, UsageError, nearest
 from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
-from imgcls.models.build import build_model
 from imgcls.schema import EvalReport
+
+Each = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
 def silent(event: object) -> None:
@@ -34,6 +39,10 @@ def evaluate(
     ckpt: str = "best.pt",
     *,
     split: str | None = None,
+    positive: str | None = None,
+    threshold: float | None = None,
+    out: str | None = None,
+    predictions: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -45,9 +54,13 @@ def evaluate(
 
     Args:
         data: folder or data set name.
-        ckpt: checkpoint of `imgcls train`.
+        ckpt: checkpoint of `imgcls train`, or `.onnx` file of `imgcls export`.
         split: "train", "val" or "test"; None: test if there is one, else validation (the images held out in
             training included), else all of a folder of class folders.
+        positive: of two classes, the one that `binary` is about; None: the second.
+        threshold: of two classes, the probability from which the answer is positive; None: 0.5.
+        out: folder for report.json and the pictures.
+        predictions: CSV file with one row per image, worst first.
         batch_size: images per forward pass.
         workers: loader processes; None: the CPUs this process may use, at most 8.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -56,30 +69,69 @@ def evaluate(
         report: receives progress and findings.
 
     Raises:
-        UsageError: no such data, checkpoint or device.
+        UsageError: no such data, checkpoint, device or positive class.
         DataError: no such split, an unknown class, an image that cannot be read.
         CheckpointError: not a valid checkpoint.
+        WriteError: `out` or `predictions` cannot be written; found before the evaluation.
     """
-    loaded = checkpoint.load(ckpt)
-    place, _ = choose_device(device)
-    precision, _ = choose_amp(amp, place)
-    full_float32()
-    card = loaded.card
-    chosen, listing = for_evaluation(data, card.classes, split=split, holdout=loaded.holdout, limit=limit)
+    for path, flag in ((out, "--out"), (predictions, "--predictions")):
+        if path is not None:
+            files.check_outside(path, data, flag)
+    opened = open_model(ckpt, device, amp)
+    card = opened.card
+    chosen_class = _positive(card.classes, ckpt, positive, threshold)
+    chosen, listing = for_evaluation(data, card.classes, split=split, holdout=opened.holdout, limit=limit)
+    if out is not None:
+        files.check_folder(Path(out))
+    if predictions is not None:
+        files.check_target(predictions)
     for finding in listing.findings:
         report(Found(finding))
     if amp:
         report(Said("mixed precision: answers may differ slightly from float32"))
     report(Said(f"evaluating {listing.where}: {len(listing.images)} images ({chosen})"))
-    model = build_model(card, loaded.model).to(place)
     batches = Batches(
         listing,
         card.preprocess,
         batch_size=batch_size,
         workers=int(choose_workers(workers, batch_size * 3 * card.preprocess.size**2).value),
-        pin_memory=place.type == "cuda",
+        pin_memory=opened.device.type == "cuda",
     )
-    return count(model, batches, card.classes, place, split=chosen, amp=precision, report=report)
+    parts: list[Rows] = []
+
+    def keep(logits: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, losses: torch.Tensor) -> None:
+        parts.append(rows(logits, labels, predicted, losses, chosen_class or 0))
+
+    result = count(
+        *(opened.model, batches, card.classes, opened.device),
+        split=chosen,
+        amp=opened.amp,
+        each=keep,
+        report=report,
+    )
+    found = np.concatenate(parts)
+    if chosen_class is not None:
+        shares, cut = found["positive"], 0.5 if threshold is None else threshold
+        result = replace(result, binary=binary(shares, found["label"], card.classes, chosen_class, cut))
+    if predictions is not None:
+        write_predictions(predictions, found, listing, card.classes)
+    if out is not None:
+        write_folder(Path(out), result, found, listing, card.preprocess)
+    return result
+
+
+def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: float | None) -> int | None:
+    """Return the index of the positive of two classes; None when there are more."""
+    if len(classes) == 2:
+        if name is not None and name not in classes:
+            raise UsageError(
+                f"--positive {name}: {ckpt} knows no such class{nearest(name, classes)}: {', '.join(classes)}"
+            )
+        return 1 if name is None else classes.index(name)
+    flag = "--positive" if name is not None else "--threshold"
+    if name is not None or threshold is not None:
+        raise UsageError(f"{flag} is for two classes, and {ckpt} has {len(classes)}; drop {flag}")
+    return None
 
 
 @torch.inference_mode()
@@ -94,6 +146,7 @@ def count(
     amp: torch.dtype | None = None,
     world: World | None = None,
     most_batches: int | None = None,
+    each: Each | None = None,
     report: Report = silent,
 ) -> EvalReport:
     """Run a model over batches and summarise; the model is left in eval mode.
@@ -108,6 +161,7 @@ def count(
         amp: autocast type, None for float32.
         world: all processes, each with its share of the batches.
         most_batches: stop after this many.
+        each: receives each batch's logits [B, classes], labels, predicted classes and losses [B].
         report: receives progress.
 
     Raises:
@@ -127,6 +181,8 @@ def count(
         losses = F.cross_entropy(logits, labels, reduction="none")
         confusion.index_add_(0, labels * len(classes) + top[:, 0], real.to(torch.int64))
         sums += torch.stack([(losses * real).sum(), ((top == labels[:, None]).any(1) & real).sum()])
+        if each is not None:
+            each(logits, labels, top[:, 0], losses)
         seen += len(labels)
         if (now := time.monotonic()) - reported > REPORT_SECONDS or number == total:
             reported = now

@@ -28,13 +28,13 @@ class Inspection:
 
     Attributes:
         images: uint8 [n, S, S, 3], at most 64 of the batch.
-        titles: their class names.
+        labels: their classes, as indices.
         values: everything else, plain.
         findings: about the data set and this batch.
     """
 
     images: npt.NDArray[np.uint8]
-    titles: tuple[str, ...]
+    labels: tuple[int, ...]
     values: dict[str, Any]
     findings: tuple[Finding, ...]
 
@@ -90,7 +90,7 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
         },
     }
     pixels = batch.images[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
-    return Inspection(pixels, tuple(names[:SHOWN]), values, (*splits.findings, *_blank(batch.images, names)))
+    return Inspection(pixels, tuple(labels[:SHOWN]), values, (*splits.findings, *_blank(batch.images, names)))
 
 
 def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:

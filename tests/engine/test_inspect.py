@@ -52,8 +52,8 @@ def test_the_labels_are_names_and_numbers(pictures: Path) -> None:
     assert [shown.values["class_to_idx"][name] for _, name in labels["first"]] == [
         label for label, _ in labels["first"]
     ]
-    assert shown.titles == tuple(name for _, name in labels["first"])
-    for image, name in zip(shown.images, shown.titles, strict=True):  # the colour is that of its name
+    assert shown.labels == tuple(label for label, _ in labels["first"])
+    for image, (_, name) in zip(shown.images, labels["first"], strict=True):  # the colour is that of its name
         red, green, blue = image.mean((0, 1))
         assert {"red": red, "green": green, "blue": blue}[name] == max(red, green, blue)
 
@@ -76,7 +76,7 @@ def test_it_turns_into_json(pictures: Path) -> None:
 
 def test_at_most_64_pictures_are_shown(tmp_path: Path) -> None:
     shown = inspected(draw(tmp_path, {"a": 50, "b": 50}, side=8), batch_size=70)
-    assert len(shown.images) == len(shown.titles) == 64
+    assert len(shown.images) == len(shown.labels) == 64
     assert shown.values["images"]["shape"][0] == 70
 
 

@@ -1,0 +1,114 @@
+"""What an evaluation found out image by image, and the files made from it: predictions CSV, pictures, report.json.
+
+Knows no models. It is of one process; training, which may have several, keeps sums only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from imgcls import files, plots
+from imgcls.data import draws
+from imgcls.data.listing import Listing
+from imgcls.inference.model import softmax
+from imgcls.pixels.transform import transform
+from imgcls.schema import EvalReport, Preprocess
+
+EXAMPLES = 18  # pictures of each kind that are drawn
+
+# One image: its class and the predicted one, the probabilities of these two and of the positive class, and the loss.
+ROW = np.dtype(
+    [
+        *(("label", "i8"), ("predicted", "i8")),
+        *(("confidence", "f8"), ("class_confidence", "f8"), ("positive", "f8"), ("loss", "f8")),
+    ]
+)
+Rows = npt.NDArray[np.void]
+
+
+def rows(
+    logits: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, losses: torch.Tensor, positive: int
+) -> Rows:
+    """Return a batch's rows.
+
+    Args:
+        logits: float32 [B, classes].
+        labels: int64 [B].
+        predicted: int64 [B].
+        losses: cross-entropy, float32 [B].
+        positive: index of the class whose probability is kept for the ROC curve.
+    """
+    probabilities = softmax(logits.cpu().numpy())
+    found = np.empty(len(labels), dtype=ROW)
+    found["label"], found["predicted"] = labels.cpu().numpy(), predicted.cpu().numpy()
+    every = np.arange(len(labels))
+    found["confidence"] = probabilities[every, found["predicted"]]
+    found["class_confidence"] = probabilities[every, found["label"]]
+    found["positive"] = probabilities[:, positive]
+    found["loss"] = losses.cpu().numpy()
+    return found
+
+
+def worst_first(found: Rows) -> npt.NDArray[np.int64]:
+    """Return indices, int64 [n]: the least likely true class first."""
+    return np.argsort(-found["loss"], kind="stable")
+
+
+def write_predictions(path: str, found: Rows, listing: Listing, classes: tuple[str, ...]) -> None:
+    """Write one CSV row for each image, worst first.
+
+    Raises:
+        WriteError: the disk or folder refuses it.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "class", "predicted", "correct", "confidence", "class_confidence", "loss"])
+    for index in worst_first(found):
+        row = found[index]
+        names = classes[row["label"]], classes[row["predicted"]]
+        numbers = (f"{row[name]:.6f}" for name in ("confidence", "class_confidence", "loss"))
+        writer.writerow([listing.images.path(index), *names, int(names[0] == names[1]), *numbers])
+    files.write_text(path, text.getvalue())
+
+
+def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing, preprocess: Preprocess) -> None:
+    """Write report.json, confusion.png, examples.png and, for two classes, roc.png.
+
+    Raises:
+        WriteError: the disk or folder refuses one.
+    """
+    files.write_json(folder / "report.json", report.to_dict())
+    title = f"{report.split}: {report.images} images, accuracy {100 * report.accuracy:.1f} %"
+    plots.save(plots.confusion(report.confusion, report.classes, title), folder / "confusion.png")
+    plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), folder / "examples.png")
+    if report.binary is not None:
+        plots.save(plots.roc(report.binary, title), folder / "roc.png")
+
+
+def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plots.Examples]:
+    order = worst_first(found)
+    wrong = order[found["predicted"][order] != found["label"][order]]
+    right = np.flatnonzero(found["predicted"] == found["label"])
+    some = right[draws.sample(0, len(right), EXAMPLES)]
+    shown = (
+        (f"wrong: the worst {min(EXAMPLES, len(wrong))} of {len(wrong)}", wrong[:EXAMPLES]),
+        (f"right: {len(some)} of {len(right)}, drawn by lot", some),
+    )
+
+    def section(heading: str, indices: npt.NDArray[Any]) -> plots.Examples:
+        return plots.Examples(
+            heading=heading,
+            images=np.stack([transform(listing.images.load(int(index)), preprocess) for index in indices]),
+            labels=found["label"][indices].tolist(),
+            predicted=found["predicted"][indices].tolist(),
+            confidence=found["confidence"][indices].tolist(),
+        )
+
+    return [section(heading, indices) for heading, indices in shown if len(indices)]
