@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := .demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint readme clean
 
 install: .venv/installed
 
@@ -33,6 +33,10 @@ lint: install
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile -q
+
+# The tables of the README that are made from the code.
+readme: install
+	$(BIN)/python tests/test_readme.py
 
 clean:
 	rm -rf .venv $(DEMO) .mypy_cache .ruff_cache .pytest_cache

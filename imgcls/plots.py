@@ -151,7 +151,9 @@ def roc(report: BinaryReport, title: str) -> Figure:
     figure = Figure(figsize=(5.5, 5.5), layout="constrained", dpi=120)
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="tab:gray", linestyle=":", label="chance")
-    if report.roc and report.auc is not None:
+    if report.roc is None:
+        axis.text(0.98, 0.3, "no curve: one class has no images", ha="right")
+    else:
         false_positive_rates, true_positive_rates, _ = zip(*report.roc, strict=True)
         axis.plot(false_positive_rates, true_positive_rates, label=f"AUC {report.auc:.3f}")
     if report.specificity is not None and report.recall is not None:

@@ -1,10 +1,16 @@
-"""The README is run and held against the code."""
+"""The README is run and held against the code. `make readme` runs this file to make its tables anew."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -13,9 +19,10 @@ from typer.testing import CliRunner
 from imgcls import config
 from imgcls.cli.app import app
 from imgcls.errors import Exit
-from imgcls.registry import DATASETS
+from imgcls.registry import DATASETS, EXPORTERS
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PATH = Path(__file__).parents[1] / "README.md"
+README = PATH.read_text(encoding="utf-8")
 COMMANDS = [
     line[2:]
     for block in re.findall(r"```console\n(.*?)```", README, re.S)
@@ -24,35 +31,124 @@ COMMANDS = [
 ]
 
 
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one epoch of the smallest network in place of five of resnet18."""
-    monkeypatch.chdir(tmp_path)
-    assert len(COMMANDS) == 7
-    for command in COMMANDS:
-        shorter = command.replace("--epochs 5", "--epochs 1").replace("resnet18", "simple-cnn")
-        result = CliRunner().invoke(app, shlex.split(shorter)[1:])
-        assert result.exit_code == 0, (command, result.output)
-    python = re.search(r"```python\n(.*?)```", README, re.S)
-    assert python is not None
-    exec(compile(python[1], "README.md", "exec"), {})
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-def test_every_command_and_option_is_mentioned() -> None:
+def generated(readme: str) -> str:
+    """Return the README with its tables made anew from the code."""
+
+    def fill(match: re.Match[str]) -> str:
+        kind, _, command = match[1].partition(" ")
+        rows = option_rows(command) if kind == "options" else exit_code_rows()
+        return f"<!-- generated: {match[1]} -->\n" + "\n".join(rows) + "\n<!-- end -->"
+
+    return re.sub(r"<!-- generated: ([\w -]+) -->\n.*?<!-- end -->", fill, readme, flags=re.S)
+
+
+def option_rows(command: str) -> Iterator[str]:
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    for name in group.commands:
-        assert f"imgcls {name}" in README
-    for item, _ in config.settings(config.TrainConfig):
-        assert f"`{config.flag(item)}`" in README
+    settings = {config.flag(item) for item, _ in config.settings(config.TrainConfig)}
+    yield "| option | |"
+    yield "|---|---|"
+    parameters: list[Any] = group.commands[command].params
+    for parameter in parameters:
+        if command == "inspect-batch" and settings & set(parameter.opts):
+            continue  # listed under train
+        names = " / ".join([*parameter.opts, *parameter.secondary_opts])
+        option = f"{names} {parameter.metavar or ''}" if names.startswith("-") else str(parameter.metavar)
+        default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
+        shown = "required" if parameter.required else default if parameter.show_default else None
+        text = re.sub(r" \[one of: [^]]*\]", "", parameter.help) + (f" [{shown}]" if shown else "")
+        cells = (cell.replace("|", "\\|") for cell in (f"`{option.strip()}`", text))
+        yield f"| {' | '.join(cells)} |"
 
 
-def test_the_exit_codes_are_those_of_the_code() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", README, re.M))
-    assert rows == {str(int(code)): code.meaning for code in Exit}
+def exit_code_rows() -> Iterator[str]:
+    yield "| code | meaning |"
+    yield "|---|---|"
+    for code in Exit:
+        yield f"| {int(code)} | {code.meaning} |"
 
 
-def test_every_data_set_is_named() -> None:
-    for name in DATASETS:
+def test_the_tables_are_those_of_the_code() -> None:
+    assert generated(README) == README, "type: make readme"
+
+
+@pytest.fixture(scope="module")
+def tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the README's tour, with one epoch of the smallest network in place of five of resnet18."""
+    folder = tmp_path_factory.mktemp("tour")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert len(COMMANDS) == 9
+        for command in COMMANDS:
+            shorter = command.replace("--epochs 5", "--epochs 1").replace("resnet18", "simple-cnn")
+            result = CliRunner().invoke(app, shlex.split(shorter)[1:])
+            assert result.exit_code == 0, (command, result.output)
+    finally:
+        os.chdir(here)
+    return folder
+
+
+def test_the_tour_leaves_what_it_says(tour: Path) -> None:
+    for name in ("best.pt", "best.onnx", "grid.png", "worst-first.csv", "report/confusion.png", "report/examples.png"):
+        assert (tour / name).is_file()
+
+
+def test_the_python_lines_run(tour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tour)
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchscript"])
+def test_a_program_without_imgcls_gives_the_same_answer(
+    tour: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    monkeypatch.chdir(tour)
+    (program,) = (block for block in blocks("python") if block.startswith(f"# {format}_consumer.py"))
+    assert "import imgcls" not in program
+    assert len(program.splitlines()) <= 20
+    if format != "onnx":
+        assert CliRunner().invoke(app, ["export", "--format", format]).exit_code == 0
+    image = "dataset/test/star/star-000.png"
+    line = [sys.executable, "-W", "ignore", "-c", program, image]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    row = CliRunner().invoke(app, ["predict", image]).stdout.split("\t")
+    assert done.stdout.split() == [row[1], row[2].strip()]
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
+def test_the_shell_script_picks_the_best_of_three(tour: Path, tmp_path: Path) -> None:
+    """With small networks in place of large ones, and one epoch."""
+    (script,) = blocks("sh")
+    for large, small in (
+        ("resnet18", "lenet"),
+        ("mobilenet_v3_small", "simple-cnn"),
+        ("--epochs 5", "--epochs 1 --limit 40"),
+    ):
+        assert large in script
+        script = script.replace(large, small)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    line = ["sh", "-c", script, "best-of-three.sh", str(tour / "dataset")]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^[\d.]+ % of 150 test images$", done.stdout, re.M)
+    assert (tmp_path / "best-of-three.onnx").is_file()
+
+
+def test_every_command_is_mentioned() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"imgcls {command.name or command.callback.__name__.replace('_', '-')}" in README
+
+
+@pytest.mark.parametrize("names", [DATASETS, EXPORTERS], ids=["data sets", "formats"])
+def test_every_name_is_mentioned(names: dict[str, str]) -> None:
+    for name in names:
         assert f"`{name}`" in README
 
 
@@ -62,3 +158,7 @@ def test_the_file_tree_is_the_real_one() -> None:
     package = Path(__file__).parents[1] / "imgcls"
     real = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir() if path.name != "py.typed"}
     assert named == {name for name in real if not name.startswith("__")}
+
+
+if __name__ == "__main__":
+    PATH.write_text(generated(README), encoding="utf-8")

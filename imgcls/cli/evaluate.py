@@ -149,7 +149,7 @@ def show(report: EvalReport, to_stderr: bool = False) -> None:
         talk(f"the confusion matrix of {len(report.classes)} classes is in what --out and --json write")
     if report.most_confused and len(report.classes) > 2:
         rows = [[row.class_name, row.predicted, str(row.images), percent(row.share)] for row in report.most_confused]
-        show_table("most confused", ["class", "taken for", "images", "of the class"], rows, to_stderr)
+        show_table("most confused", ["class", "taken for", "images", "share of class"], rows, to_stderr)
 
 
 def binary_line(report: BinaryReport) -> str:

@@ -60,7 +60,7 @@ def export(
     sizes = ", ".join(map(str, done.batch_sizes))
     say(
         f"agrees with the checkpoint on {done.images} images ({done.compared}) at batch sizes {sizes}: "
-        f"largest difference {done.probability_difference:.1e} in probability"
+        f"largest difference {done.probability_difference:.2g} in probability"
     )
     if json is not None:
         write_json(asdict(done), json)

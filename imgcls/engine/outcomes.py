@@ -88,7 +88,9 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
     title = f"{report.split}: {report.images} images, accuracy {100 * report.accuracy:.1f} %"
     plots.save(plots.confusion(report.confusion, report.classes, title), folder / "confusion.png")
     plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), folder / "examples.png")
-    if report.binary is not None:
+    if report.binary is None:
+        (folder / "roc.png").unlink(missing_ok=True)  # of an older evaluation
+    else:
         plots.save(plots.roc(report.binary, title), folder / "roc.png")
 
 

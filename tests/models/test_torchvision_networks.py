@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from families import FAMILIES
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.regnet import BlockParams
@@ -61,33 +62,7 @@ def card(arch: str, size: int, **options: Any) -> ModelCard:
     )
 
 
-@pytest.mark.parametrize(
-    ("arch", "size"),
-    [
-        ("alexnet", 63),
-        ("convnext_tiny", 32),
-        ("densenet121", 64),
-        ("efficientnet_b0", 64),
-        ("efficientnet_v2_s", 64),
-        ("googlenet", 64),
-        ("inception_v3", 96),
-        ("maxvit_t", 224),
-        ("mnasnet0_5", 64),  # its state dict has a version, without which torchvision builds another stem
-        ("mobilenet_v2", 64),
-        ("mobilenet_v3_small", 64),
-        ("regnet_x_400mf", 64),
-        ("regnet_y_400mf", 64),
-        ("resnet18", 64),
-        ("resnext50_32x4d", 64),
-        ("shufflenet_v2_x0_5", 64),
-        ("squeezenet1_1", 32),
-        ("swin_t", 32),
-        ("swin_v2_t", 32),
-        ("vgg11_bn", 64),
-        ("vit_b_32", 32),
-        ("wide_resnet50_2", 64),
-    ],
-)
+@pytest.mark.parametrize(("arch", "size"), FAMILIES.items())
 def test_one_of_each_family_learns_a_batch_and_comes_back_from_a_file_with_equal_logits(
     arch: str, size: int, tmp_path: Path
 ) -> None:
