@@ -215,6 +215,19 @@ def parse(item: Field[Any], hint: Any, text: str) -> Any:
     return text
 
 
+def parse_device(text: str) -> tuple[str, int | None]:
+    """Split `--device` into its kind (auto, cpu, cuda, mps) and the number in cuda:N.
+
+    Raises:
+        UsageError: none of these.
+    """
+    kinds = ("auto", "cpu", "cuda", "mps")
+    kind, colon, number = text.partition(":")
+    if kind not in kinds or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise UsageError(f"--device {text}: not known{nearest(text, kinds)}; choose from: auto, cpu, cuda, cuda:N, mps")
+    return kind, int(number) if number else None
+
+
 def check(config: Any) -> None:
     """Hold each field of a config against its words and bounds.
 

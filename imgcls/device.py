@@ -7,7 +7,8 @@ import warnings
 
 import torch
 
-from imgcls.errors import UsageError, nearest
+from imgcls.config import parse_device
+from imgcls.errors import UsageError
 from imgcls.schema import Choice
 
 
@@ -21,12 +22,7 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
     Raises:
         UsageError: an unknown device, or one this machine has not.
     """
-    kind, _, index = asked.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise UsageError(
-            f"--device {asked}: not known{nearest(asked, ('auto', 'cpu', 'cuda', 'mps'))}; "
-            "choose from: auto, cpu, cuda, cuda:N, mps"
-        )
+    kind, index = parse_device(asked)
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     why = "as asked"
     if kind == "auto":
@@ -34,8 +30,8 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
         why = {"cuda": "CUDA found", "mps": "no CUDA, Apple GPU found", "cpu": "no CUDA or Apple GPU found"}[kind]
     if kind == "cuda":
         count = torch.cuda.device_count() if has_cuda else 0
-        number = int(index) if index else local_rank
-        if number >= count > 0 and not index:
+        number = local_rank if index is None else index
+        if number >= count > 0 and index is None:
             raise UsageError(
                 f"--device {asked}: process {number + 1} on this machine finds only {count} CUDA devices; "
                 f"start at most {count} processes per machine"

@@ -20,6 +20,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CARD_TYPES: dict[str, type] = {"arch": str, "arch_options": dict, "classes": list, "preprocess": dict}
 CARD_TYPES |= {"pretrained": dict, "metrics": dict, "epoch": int, "config": dict, "data_fingerprint": str}
 
+# Of the validation that chose the checkpoint; {} when there was none.
+METRIC_TYPES: dict[str, type] = {"held_out": bool, "images": int, "accuracy": float, "loss": float}
+
 
 def check_types(values: dict[str, Any], types: dict[str, type]) -> None:
     """Refuse a forged card here, before its values reach code that relies on their types; TypeError says which."""
@@ -112,6 +115,10 @@ class ModelCard:
         check_types(values, CARD_TYPES)
         if not values["classes"] or not all(isinstance(name, str) for name in values["classes"]):
             raise TypeError("classes are no names")
+        "".join(values["classes"]).encode("utf-8", "surrogateescape")  # ValueError: what no folder can be called
+        if values["metrics"]:
+            low, high = values["metrics"]["accuracy_interval"]
+            check_types(values["metrics"] | {"low": low, "high": high}, METRIC_TYPES | {"low": float, "high": float})
         preprocess = dict(values["preprocess"])
         preprocess["mean"], preprocess["std"] = tuple(preprocess["mean"]), tuple(preprocess["std"])
         values = {"run": {}} | values  # younger than the first checkpoints

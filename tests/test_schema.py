@@ -11,6 +11,7 @@ import pytest
 
 from imgcls.schema import (
     ClassReport,
+    Confused,
     EvalReport,
     Finding,
     ModelCard,
@@ -26,7 +27,7 @@ CARD = ModelCard(
     classes=("ant", "bee"),
     preprocess=Preprocess(size=32, resize=36, rule="pad", interpolation="bicubic", mean=(0.1, 0.2, 0.3)),
     pretrained=Pretrained(asked="auto", used=None, reason="lenet has no published weights"),
-    metrics={"accuracy": 0.9},
+    metrics={"held_out": True, "images": 10, "accuracy": 0.9, "accuracy_interval": [0.6, 0.98], "loss": 0.5},
     epoch=3,
     config={"epochs": 3},
     data_fingerprint="abc",
@@ -34,9 +35,33 @@ CARD = ModelCard(
 )
 
 
+AVERAGES = [f"{kind}_{rate}" for kind in ("macro", "weighted") for rate in ("precision", "recall", "f1")]
+
+
 def test_a_model_card_survives_json() -> None:
     """ONNX metadata holds it as JSON, a checkpoint as plain values."""
     assert ModelCard.from_dict(json.loads(json.dumps(CARD.to_dict()))) == CARD
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metrics", {"accuracy": 0.9}),
+        ("metrics", CARD.metrics | {"accuracy": "x"}),
+        ("metrics", CARD.metrics | {"accuracy_interval": [0.5]}),
+        ("classes", []),
+        ("classes", ["ant", 3]),
+        ("classes", ["ant", "\ud800"]),
+    ],
+)
+def test_a_forged_card_is_refused_before_its_values_are_used(field: str, value: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        ModelCard.from_dict(CARD.to_dict() | {field: value})
+
+
+def test_a_class_may_be_called_like_any_folder() -> None:
+    names = ["ant\udcff", "3", "a\tb", "عربى"]  # the first is a byte that is no UTF-8
+    assert ModelCard.from_dict(CARD.to_dict() | {"classes": names}).classes == tuple(names)
 
 
 @pytest.mark.parametrize("field", ["arch", "classes", "preprocess", "pretrained", "format"])
@@ -115,18 +140,17 @@ def test_a_report_has_the_stable_fields() -> None:
         accuracy=0.5,
         accuracy_interval=(0.4, 0.6),
         top5=None,
-        macro_f1=0.5,
-        weighted_f1=0.5,
+        **dict.fromkeys(AVERAGES, 0.5),  # type: ignore[arg-type]
         per_class=(row,),
         classes=("ant",),
         confusion=((0,),),
+        most_confused=(Confused(class_name="ant", predicted="bee", images=1, share=0.5),),
     )
     values = json.loads(json.dumps(report.to_dict()))
-    assert {"split", "images", "loss", "accuracy", "accuracy_interval", "top5", "macro_f1", "weighted_f1"} <= set(
-        values
-    )
+    assert {"split", "images", "loss", "accuracy", "accuracy_interval", "top5", "binary", *AVERAGES} <= set(values)
     assert set(values["per_class"][0]) >= {"class", "support", "accuracy", "precision", "recall", "f1"}
     assert values["confusion"] == [[0]]
+    assert values["most_confused"] == [{"class": "ant", "predicted": "bee", "images": 1, "share": 0.5}]
 
 
 def test_a_finding_reads_as_one_sentence() -> None:

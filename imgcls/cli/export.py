@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from imgcls.cli.options import JsonOption
 from imgcls.cli.output import talk, write_json
+from imgcls.errors import UsageError
+from imgcls.files import check_outside, check_target
 from imgcls.registry import EXPORTERS
 
 
@@ -51,6 +54,12 @@ def export(
 
     imgcls export --ckpt best.pt --format onnx --data dataset/
     """
+    if json is not None and json != "-":
+        check_target(json)
+        if data is not None:
+            check_outside(json, data, "--json")
+        if output is not None and os.path.realpath(json) == os.path.realpath(output):
+            raise UsageError(f"--json {json}: is --output too; name another file")
     from imgcls.cli.progress import Progress
     from imgcls.export.export import export as run
 

@@ -71,7 +71,8 @@ def export(
     if data is not None:
         files.check_outside(target, data, "--output")
     loaded = checkpoint.load(ckpt)
-    files.check_target(target)
+    for path in (target, *([f"{target}.json"] if format == "safetensors" else [])):
+        files.check_target(path)
     images, where = comparison_images(data, loaded.card.preprocess)
     model = exportable(loaded, input)
     report(Said(f"writing {target} ({format}, {loaded.card.arch})"))
@@ -106,12 +107,14 @@ def _target(ckpt: str, format: str, output: str | None, input: str) -> str:
             raise UsageError(f"{flag} {value}: not known{nearest(value, known)}; choose from: {', '.join(known)}")
     if format == "safetensors" and input != "uint8":
         raise UsageError(f"--input {input}: safetensors holds weights and no network; drop --input")
-    target = output or str(Path(ckpt).with_suffix(f".{format}"))
+    target = output or f"{os.path.splitext(ckpt)[0]}.{format}"
     extension = Path(target).suffix[1:]
     if extension in EXPORTERS and extension != format:
         raise UsageError(f"--output {target}: the name of another format; type --format {extension} or another name")
     if os.path.realpath(target) == os.path.realpath(ckpt):
         raise UsageError(f"--output {target}: is the checkpoint itself; name another file")
+    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+        raise UsageError(f"--output {target}: is a device or a pipe, and the export is read again; name a file")
     return target
 
 

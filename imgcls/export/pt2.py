@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -21,13 +22,14 @@ def program(exported: Exportable) -> ExportedProgram:
 
 def write(exported: Exportable, path: Path) -> None:
     """Write a pt2 archive."""
-    with path.open("wb") as file:  # torch minds the extension of a path
-        torch.export.save(program(exported), file, extra_files={CARD: exported.description})
+    buffer = BytesIO()  # torch's own writer ends the process when the disk is full
+    torch.export.save(program(exported), buffer, extra_files={CARD: exported.description})
+    path.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path) -> Model:
     """Load what `write` has just written. Never for a stranger's file: torch may unpickle what is in it."""
     description = {CARD: ""}
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # torch minds the extension of a path
         loaded = torch.export.load(file, extra_files=description)
     return reloaded(loaded.module(), description[CARD])

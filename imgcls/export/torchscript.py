@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def write(exported: Exportable, path: Path) -> None:
     with torch.no_grad():
         traced = jit.trace(exported.model, exported.example, check_trace=False)
         script = jit.script(Checked(traced, exported.example).eval())
-    script.save(str(path), _extra_files={CARD: exported.description})
+    buffer = BytesIO()  # torch's own writer ends the process when the disk is full
+    jit.save(script, buffer, _extra_files={CARD: exported.description})
+    path.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path) -> Model:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgcls.config import parse_device
 from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.inference.model import Logits, Model
 from imgcls.inference.pool import Pixels, available_cpus
@@ -43,7 +44,7 @@ def load(path: str, device: str = "auto", amp: bool = False) -> Model:
         if images.shape[1:] != [3, size, size] or answer.shape[1:] != [len(card.classes)]:
             raise ValueError(f"{images.shape} to {answer.shape} is not what its card says")
         is_float = TYPES[images.type] == "float32"
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path}: not made by imgcls export ({what}); export the checkpoint again") from error
 
@@ -55,6 +56,9 @@ def load(path: str, device: str = "auto", amp: bool = False) -> Model:
             result: Logits = session.run([answer.name], {images.name: np.ascontiguousarray(batch)})[0]
         except Exception as error:  # onnxruntime has a class for each kind of failure
             raise CheckpointError(f"{path}: cannot be run on {len(batch)} images: {_first_line(error)}") from error
+        if result.shape != (len(batch), len(card.classes)):
+            problem = f"gives logits {list(result.shape)} for {len(batch)} images"
+            raise CheckpointError(f"{path}: {problem}; export the checkpoint again")
         return result
 
     return Model(card, logits, holdout)
@@ -67,11 +71,11 @@ def _open(path: str, device: str) -> InferenceSession:
         raise missing_extra("onnxruntime", "onnx") from error
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name an exported file such as best.onnx")
-    kind, _, index = device.partition(":")
+    kind, index = parse_device(device)
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind in ("auto", "cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         # TF32 is on unless told, and would make the answers differ from the checkpoint's.
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0), "use_tf32": 0}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": index or 0, "use_tf32": 0}))
     elif kind not in ("auto", "cpu"):
         raise UsageError(f"--device {device}: this onnxruntime runs on the CPU only; type --device cpu")
     options = onnxruntime.SessionOptions()

@@ -46,7 +46,7 @@ def settled(arch: str, size: int) -> checkpoint.Checkpoint:
         model.train()(images)
         spread = model.eval()(images).std(0).mean()
         for parameter in layer.parameters():
-            parameter *= 2 / spread
+            parameter.mul_(2 / spread)
     return checkpoint.Checkpoint(card, model.network.state_dict(), np.empty(0, dtype=np.int64))
 
 
