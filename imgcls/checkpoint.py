@@ -17,9 +17,7 @@ import torch
 
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.files import replacing
-from imgcls.schema import ModelCard, check_types
-
-FORMAT = 1
+from imgcls.schema import FORMAT, ModelCard, check_types
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,9 @@ class Interrupted(BaseException):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `" (did you mean 'x'?)"` for the closest of `known`, or an empty string."""
-    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
+    folded = {word.casefold(): word for word in known}
+    matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return f" (did you mean '{folded[matches[0]]}'?)" if matches else ""
 
 
 def missing_extra(package: str, extra: str) -> UsageError:

@@ -5,15 +5,18 @@ Knows nothing of what is written; every file of the tool goes through `replacing
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from imgcls.errors import UsageError, WriteError
+from imgcls.registry import DATASETS
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         WriteError: the folder or the disk refuses the file.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if os.path.exists(path) and not target.is_file():
         try:
             yield Path(path)
@@ -88,13 +91,25 @@ def check_folder(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def check_target(path: str | os.PathLike[str]) -> None:
-    """Prove, before a long computation, that its result can be written to `path`.
+def check_result(path: str | os.PathLike[str], flag: str, *, data: str | None = None, kept: Iterable[str] = ()) -> None:
+    """Prove, before a long computation, that its result can be written to `path` and replaces none of its inputs.
+
+    Args:
+        path: a file.
+        flag: the option that gave it, for the message.
+        data: the user's data folder.
+        kept: files that are read, or written under another option.
 
     Raises:
-        WriteError: `path` is a folder, or its own folder is missing or cannot be written.
+        UsageError: it is inside the data folder, or one of `kept`.
+        WriteError: it is a folder, or its own folder is missing or cannot be written.
     """
-    target = Path(os.path.realpath(path))
+    if data is not None:
+        check_outside(path, data, flag)
+    target = _target(path)
+    for other in kept:
+        if str(target) == os.path.realpath(other):
+            raise UsageError(f"{flag} {path}: is {other} itself; name another file")
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -105,13 +120,26 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 def check_outside(path: str | os.PathLike[str], data: str, flag: str) -> None:
-    """Refuse a result inside the user's data folder.
+    """Refuse a result inside the user's data folder, or the folder itself.
 
     Raises:
         UsageError: naming `flag`, the option that gave `path`.
     """
-    if os.path.isdir(data) and os.path.realpath(path).startswith(os.path.join(os.path.realpath(data), "")):
+    name, _, root = data.partition(":")
+    folder = (root or "data") if name in DATASETS and not os.path.isdir(data) else data
+    here, there = (os.path.join(os.path.realpath(place), "") for place in (path, folder))
+    if os.path.isdir(folder) and here.startswith(there):
         raise UsageError(f"{flag} {path}: is inside --data {data}, where nothing is written; name another {flag}")
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """Return a CSV row that ends in a newline.
+
+    Before Python 3.13 the csv module left a carriage return unquoted where rows end in a newline alone.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 @contextmanager
@@ -135,6 +163,14 @@ def cannot_write(path: Path, error: OSError) -> WriteError:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         reason = "a file is where a folder is needed"
     return WriteError(f"{path}: cannot write: {reason}; {advice.get(error.errno or 0, 'name another path')}")
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Follow links; refuse what names standard output, because the file behind it would be replaced."""
+    target = Path(os.path.realpath(path))
+    if target.is_file() and str(path).startswith(("/dev/", "/proc/")):
+        raise WriteError(f"{path}: leads to {target}, which would be replaced; name a file of its own")
+    return target
 
 
 def _probe(folder: Path) -> None:

@@ -120,12 +120,12 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: st
     cell = min(0.7, 16 / len(classes))  # inches
     side = cell * len(classes)
     names, note = readable(classes)
-    figure = Figure(figsize=(side + 3.5, side + 2.5), layout="constrained", dpi=120)
+    figure = Figure(figsize=(max(side + 3.5, 6.0), side + 2.5), layout="constrained", dpi=120)
     axis = figure.subplots()
     picture = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     bar = figure.colorbar(picture, shrink=min(1.0, 5 / side), aspect=30)
     bar.set_label("share of the true class")
-    axis.set_title(title + (f"\n{note}" if note else ""), fontsize=11, parse_math=False)
+    figure.suptitle(title + (f"\n{note}" if note else ""), fontsize=10, parse_math=False)
     has_names = len(classes) <= 200
     axis.set_xlabel("predicted class" if has_names else "index of the predicted class")
     axis.set_ylabel("true class" if has_names else "index of the true class")
@@ -138,7 +138,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: st
         axis.set_yticks(range(len(names)), names, **text)
     digits = len(str(table.max()))
     size = min(10.0, 72 * cell / (digits + 1) * 1.4)
-    if size >= 5:
+    if size >= 6 and np.count_nonzero(table) <= 2500:  # more would take 10 s to draw
         for (row, column), count in np.ndenumerate(table):
             if count or len(classes) <= 12:
                 colour = "white" if share[row, column] > 0.3 else "black"
@@ -146,8 +146,10 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: st
     return figure
 
 
-def roc(report: BinaryReport, title: str) -> Figure:
+def roc(report: BinaryReport, classes: Sequence[str], title: str) -> Figure:
     """Draw the ROC curve of a two-class evaluation, with the point of its threshold."""
+    names, note = readable(classes, longest=16)
+    positive, negative = (names[classes.index(name)] for name in (report.positive, report.negative))
     figure = Figure(figsize=(5.5, 5.5), layout="constrained", dpi=120)
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="tab:gray", linestyle=":", label="chance")
@@ -159,11 +161,10 @@ def roc(report: BinaryReport, title: str) -> Figure:
     if report.specificity is not None and report.recall is not None:
         where = (1 - report.specificity, report.recall)
         axis.plot(*where, marker="o", linestyle="", color="tab:red", label=f"threshold {report.threshold:g}")
-    (positive, negative), _ = readable((report.positive, report.negative))
-    text: dict[str, Any] = {"fontfamily": _families(), "parse_math": False}
+    text: dict[str, Any] = {"fontfamily": _families(), "fontsize": 8, "parse_math": False}
     axis.set_xlabel(f"false positive rate: {negative} taken for {positive}", **text)
     axis.set_ylabel(f"true positive rate: {positive} found", **text)
-    axis.set_title(title, fontsize=11, parse_math=False)
+    figure.suptitle(title + (f"\n{note}" if note else ""), fontsize=10, parse_math=False)
     axis.set_aspect("equal")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
@@ -177,17 +178,17 @@ def readable(classes: Sequence[str], longest: int = 24) -> tuple[list[str], str]
     a row of empty boxes would look like a name.
     """
     known = _characters()
-    names = []
+    names, unknown = [], False
     for index, name in enumerate(classes):
-        if not name or not all(ord(character) in known for character in name):
+        if not name or not name.isprintable() or not all(ord(character) in known for character in name):
             names.append(f"class {index}")
+            unknown = True
         else:
             half = (longest - 1) // 2
             names.append(name if len(name) <= longest else f"{name[:half]}…{name[-half:]}")
     twins = Counter(names)
     names = [f"{label} ({index})" if twins[label] > 1 else label for index, label in enumerate(names)]
-    unknown = any(label.startswith("class ") and label != name for label, name in zip(names, classes, strict=True))
-    return names, "class N: no installed font has the letters of its name; see report.json" if unknown else ""
+    return names, "class N: no installed font has the letters of its name" if unknown else ""
 
 
 @functools.cache

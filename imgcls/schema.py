@@ -5,7 +5,6 @@ Knows no arrays, tensors or files; every type turns into JSON with `dataclasses.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -19,6 +18,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CARD_TYPES: dict[str, type] = {"arch": str, "arch_options": dict, "classes": list, "preprocess": dict}
 CARD_TYPES |= {"pretrained": dict, "metrics": dict, "epoch": int, "config": dict, "data_fingerprint": str}
+CARD_TYPES |= {"run": dict, "imgcls_version": str}
+FORMAT = 1  # of the card
+CARD_NAME = "imgcls.json"  # of the card in an exported file
 
 # Of the validation that chose the checkpoint; {} when there was none.
 METRIC_TYPES: dict[str, type] = {"held_out": bool, "images": int, "accuracy": float, "loss": float}
@@ -58,8 +60,8 @@ class Preprocess:
         fixed = (self.colour, self.exif, self.decode) == ("rgb", True, "full")
         if not fixed or any(value not in get_args(known) for value, known in words):
             raise ValueError(f"no valid preprocessing: {self.rule}, {self.interpolation}, {self.decode}")
-        finite = all(map(math.isfinite, (*self.mean, *self.std)))
-        if not (len(self.mean) == len(self.std) == 3 and finite and min(self.std) > 0):
+        sane = all(abs(value) < 1e3 for value in (*self.mean, *self.std))
+        if not (len(self.mean) == len(self.std) == 3 and sane and min(self.std) > 0):
             raise ValueError(f"no valid preprocessing: mean {self.mean}, std {self.std}")
 
     @property
@@ -103,7 +105,7 @@ class ModelCard:
     run: dict[str, Any] = field(default_factory=dict)  # command line and versions
     data_fingerprint: str = ""
     imgcls_version: str = ""
-    format: int = 1
+    format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint or JSON."""
@@ -112,16 +114,22 @@ class ModelCard:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
         """Rebuild a card from `to_dict`'s values; KeyError, TypeError or ValueError when they are not one."""
+        values = {"run": {}} | values  # younger than the first checkpoints
+        check_types(values, {"format": int})
+        if values["format"] > FORMAT:
+            raise ValueError(f"written by imgcls {values['imgcls_version']}, which is newer: update imgcls")
         check_types(values, CARD_TYPES)
+        check_types({"versions": {}, "command_line": []} | values["run"], {"versions": dict, "command_line": list})
         if not values["classes"] or not all(isinstance(name, str) for name in values["classes"]):
             raise TypeError("classes are no names")
+        if len(set(values["classes"])) != len(values["classes"]):
+            raise ValueError("two classes have one name")
         "".join(values["classes"]).encode("utf-8", "surrogateescape")  # ValueError: what no folder can be called
         if values["metrics"]:
             low, high = values["metrics"]["accuracy_interval"]
             check_types(values["metrics"] | {"low": low, "high": high}, METRIC_TYPES | {"low": float, "high": float})
         preprocess = dict(values["preprocess"])
         preprocess["mean"], preprocess["std"] = tuple(preprocess["mean"]), tuple(preprocess["std"])
-        values = {"run": {}} | values  # younger than the first checkpoints
         known = {name: values[name] for name in cls.__dataclass_fields__}
         return cls(
             **known

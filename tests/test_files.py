@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from imgcls import files
-from imgcls.errors import WriteError
+from imgcls.errors import Exit, UsageError, WriteError
 
 
 def names(folder: Path) -> list[str]:
@@ -155,3 +159,128 @@ def test_check_folder_refuses_a_file_in_the_way(tmp_path: Path, where: str) -> N
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(WriteError, match="a file is where a folder is needed"):
         files.check_folder(tmp_path / where)
+
+
+def test_check_result_leaves_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    for name in ("new.csv", "old.csv"):
+        files.check_result(tmp_path / name, "--predictions")
+    assert names(tmp_path) == ["old.csv"]
+    assert (tmp_path / "old.csv").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("folder", "is a directory; name a file"),
+        ("link to folder", "is a directory; name a file"),
+        ("missing/x.csv", "no such file or directory; make the folder first"),
+        ("broken link", "no such file or directory; make the folder first"),
+        ("file/x.csv", "a file is where a folder is needed; name another path"),
+    ],
+)
+def test_check_result_refuses_what_cannot_be_written(tmp_path: Path, where: str, reason: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link to folder").symlink_to("folder")
+    (tmp_path / "broken link").symlink_to("missing/x.csv")
+    before = names(tmp_path)
+    with pytest.raises(WriteError) as caught:
+        files.check_result(tmp_path / where, "--predictions")
+    assert caught.value.exit_code == Exit.WRITE
+    assert str(caught.value) == f"{tmp_path / where}: cannot write: {reason}"
+    assert names(tmp_path) == before
+
+
+def test_check_result_looks_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.csv").symlink_to("folder/new.csv")
+    files.check_result(tmp_path / "link.csv", "--predictions")
+    files.write_text(tmp_path / "link.csv", "rows")
+    assert (tmp_path / "folder/new.csv").read_text() == "rows"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_check_result_finds_an_unwritable_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(WriteError, match="permission denied"):
+        files.check_result(tmp_path / "x.csv", "--predictions")
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs /dev/null")
+def test_check_result_lets_a_device_be(tmp_path: Path) -> None:
+    files.check_result("/dev/null", "--predictions")
+    os.mkfifo(tmp_path / "fifo")
+    files.check_result(tmp_path / "fifo", "--predictions")
+    assert names(tmp_path) == ["fifo"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("data/x.csv", "data/train/cat/x.csv", "data/none/x.csv", "link/x.csv", "data/../data/x.csv"),
+        *("link to train/x.csv", "data", "data/", "link"),
+    ],
+)
+@pytest.mark.parametrize("data", ["data", "data/", "link", "./data/train/.."])
+def test_a_result_inside_the_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, where: str
+) -> None:
+    (tmp_path / "data/train/cat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "link to train").symlink_to(tmp_path / "data/train")
+    monkeypatch.chdir(tmp_path)
+    for path in (where, str(tmp_path / where)):
+        with pytest.raises(UsageError) as caught:
+            files.check_outside(path, data, "--json")
+        assert str(caught.value) == (
+            f"--json {path}: is inside --data {data}, where nothing is written; name another --json"
+        )
+
+
+@pytest.mark.parametrize("where", ["x.csv", "database/x.csv", "data.csv", "data/../x.csv", "inside out/x.csv"])
+def test_a_result_beside_the_data_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "database").mkdir()
+    (tmp_path / "data/way out").symlink_to(tmp_path / "database")
+    (tmp_path / "inside out").symlink_to("data/way out")
+    monkeypatch.chdir(tmp_path)
+    files.check_outside(where, "data", "--json")
+    files.check_outside(tmp_path / where, str(tmp_path / "data"), "--json")
+
+
+@pytest.mark.parametrize(("data", "where"), [("mnist:sets", "sets/report"), ("cifar10", "data/report")])
+def test_the_root_of_a_data_set_is_the_users_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("sets", "data"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(UsageError, match=f"--out {where}: is inside --data {data}"):
+        files.check_outside(where, data, "--out")
+    files.check_outside("cifar10/report", data, "--out")
+
+
+def test_a_result_never_replaces_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_text("weights")
+    (tmp_path / "link.csv").symlink_to("best.pt")
+    with pytest.raises(UsageError, match=r"--predictions .*link\.csv: is .*best\.pt itself; name another file"):
+        files.check_result(tmp_path / "link.csv", "--predictions", kept=[str(tmp_path / "best.pt")])
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_a_log_behind_standard_output_is_not_replaced(tmp_path: Path) -> None:
+    """`imgcls evaluate --predictions /dev/stdout >> log.txt`."""
+    log = tmp_path / "log.txt"
+    log.write_text("old\n")
+    code = "from imgcls import files; files.write_text('/dev/stdout', 'new')"
+    with log.open("a") as stdout:
+        done = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, check=False)
+    assert log.read_text() == "old\n"
+    assert b"would be replaced; name a file of its own" in done.stderr
+
+
+def test_a_row_of_csv_comes_back_whatever_is_in_it() -> None:
+    cells = ["a,b", 'say "x"', "two\nlines", "car\rriage", "", "ä"]
+    assert next(csv.reader(io.StringIO(files.csv_line(cells), newline=""))) == cells
+    assert files.csv_line(["a", 1]) == "a,1\n"

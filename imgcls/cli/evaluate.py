@@ -9,7 +9,7 @@ import typer
 from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_table, talk, write_json
 from imgcls.errors import UsageError, nearest
-from imgcls.files import check_outside, check_target
+from imgcls.files import check_result
 
 if TYPE_CHECKING:
     from imgcls.schema import BinaryReport, EvalReport
@@ -87,14 +87,13 @@ def evaluate(
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
     if json is not None and json != "-":
-        check_outside(json, data, "--json")
-        check_target(json)
+        check_result(json, "--json", data=data, kept=[ckpt, *([predictions] if predictions else [])])
     from imgcls.cli.progress import Progress
-    from imgcls.engine.evaluate import evaluate as run
+    from imgcls.engine.evaluate import measure
 
     progress = Progress()
     try:
-        report = run(
+        evaluation = measure(
             data,
             ckpt,
             split=split,
@@ -111,13 +110,16 @@ def evaluate(
         )
     finally:
         progress.close()
-    show(report, to_stderr=json == "-")
+    show(evaluation.report, to_stderr=json == "-")
+    if threshold is not None:
+        talk("the tables, pictures and predictions are those of the most probable class, whatever the threshold")
+    evaluation.write(out, predictions)
     if out is not None:
         talk(f"report and pictures: {out}")
     if predictions is not None:
         talk(f"predictions: {predictions}")
     if json is not None:
-        write_json(report.to_dict(), json)
+        write_json(evaluation.report.to_dict(), json)
 
 
 def show(report: EvalReport, to_stderr: bool = False) -> None:

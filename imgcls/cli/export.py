@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,8 +9,7 @@ import typer
 
 from imgcls.cli.options import JsonOption
 from imgcls.cli.output import talk, write_json
-from imgcls.errors import UsageError
-from imgcls.files import check_outside, check_target
+from imgcls.files import check_result
 from imgcls.registry import EXPORTERS
 
 
@@ -55,17 +53,15 @@ def export(
     imgcls export --ckpt best.pt --format onnx --data dataset/
     """
     if json is not None and json != "-":
-        check_target(json)
-        if data is not None:
-            check_outside(json, data, "--json")
-        if output is not None and os.path.realpath(json) == os.path.realpath(output):
-            raise UsageError(f"--json {json}: is --output too; name another file")
+        check_result(json, "--json", data=data, kept=[ckpt, *([output] if output else [])])
     from imgcls.cli.progress import Progress
     from imgcls.export.export import export as run
 
     done = run(ckpt, format, output=output, data=data, input=input, report=Progress())
     say = talk if json == "-" else print
     say(f"{done.path}: {done.format}, {done.bytes / 2**20:.1f} MiB, {done.input} images")
+    if done.format == "safetensors":
+        say(f"{done.path}.json: class names and preprocessing, as in the file's header")
     sizes = ", ".join(map(str, done.batch_sizes))
     say(
         f"agrees with the checkpoint on {done.images} images ({done.compared}) at batch sizes {sizes}: "

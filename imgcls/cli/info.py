@@ -9,6 +9,7 @@ import typer
 
 from imgcls.cli.options import JsonOption
 from imgcls.cli.output import interval, percent, printable, talk, write_json
+from imgcls.files import check_result
 from imgcls.registry import BACKENDS
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def info(
 
     imgcls info best.pt
     """
+    if json is not None and json != "-":
+        check_result(json, "--json", kept=[ckpt])
     card, values, resumable = _read(ckpt)
     metrics = card.metrics
     validation = "none"

@@ -10,7 +10,7 @@ from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import printable, show_finding, show_table, talk, write_json
 from imgcls.config import DataConfig, from_dict
 from imgcls.errors import UsageError, nearest
-from imgcls.files import check_outside, check_target
+from imgcls.files import check_result
 
 SPLITS = ("train", "val")
 
@@ -38,10 +38,10 @@ def inspect_batch(
     if split not in SPLITS:
         raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
     config = from_dict(given).data
-    for path, flag in ((output, "--output"), (json, "--json")):
-        if path is not None and path != "-":
-            check_outside(path, config.source, flag)
-            check_target(path)
+    if output is not None:
+        check_result(output, "--output", data=config.source)
+    if json is not None and json != "-":
+        check_result(json, "--json", data=config.source, kept=[output] if output else [])
     from imgcls.engine.inspect import inspect
 
     inspection = inspect(config, split)

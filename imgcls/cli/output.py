@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from imgcls.files import write_text
 
@@ -40,18 +40,21 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
             print("\t".join(printable(cell) for cell in row), file=stream)
         return
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(file=stream, highlight=False)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for number, name in enumerate(header):
-        place: dict[str, Any] = {"justify": "right", "no_wrap": True} if number else {"min_width": 10}
-        table.add_column(Text(printable(name)), overflow="fold", **place)
+    # Names may be folded, numbers may not; rich by itself would cut a number of several words.
+    widths = [10, *(max(cell_len(printable(row[place])) for row in [header, *rows]) for place in range(1, len(header)))]
+    for name, width in zip(header, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if table.columns else "left"
+        table.add_column(Text(printable(name)), justify=justify, min_width=width, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    if console.measure(table, options=console.options.update(width=10**6)).minimum <= console.width:
+    if sum(widths) + 3 * len(widths) + 3 <= console.width:  # a cell has blanks on both sides and a line, as has the table
         console.print(table)
         return
     console.print(Text(f"\n{title}", "italic"))

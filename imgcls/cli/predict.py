@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import os
@@ -16,6 +15,7 @@ import typer
 from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, talk
 from imgcls.errors import Exit, UsageError, nearest
+from imgcls.files import csv_line
 
 if TYPE_CHECKING:
     from imgcls.schema import ModelCard, Prediction
@@ -132,14 +132,13 @@ def _json(predictions: Iterable[Prediction], top_k: int) -> None:
 
 
 def _csv(predictions: Iterable[Prediction], top_k: int) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     more = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("class", "confidence")]
-    writer.writerow(["path", "class", "confidence", *more, "error"])
+    sys.stdout.write(csv_line(["path", "class", "confidence", *more, "error"]))
     for prediction in predictions:
         scores = [cell for score in prediction.others for cell in (score.class_name, _number(score.confidence))]
         scores = (scores + [""] * len(more))[: len(more)]
         row = [prediction.path, prediction.class_name or "", _number(prediction.confidence), *scores]
-        writer.writerow([*row, prediction.error or ""])
+        sys.stdout.write(csv_line([*row, prediction.error or ""]))
         sys.stdout.flush()
 
 

@@ -175,6 +175,8 @@ def for_evaluation(
         raise DataError(f"{text}: {asked}; type --split {' or --split '.join(splits)}")
     listing = splits[chosen]()
     listing = match(listing, tuple(classes))
+    if not len(listing.images):
+        raise DataError(f"{listing.where}: no images left; type --split {' or --split '.join(splits)}")
     if limit is not None:
         listing = limited(listing, limit, seed)
     return chosen, listing

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls import files
+from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches, choose_workers
 from imgcls.data.splits import for_evaluation
 from imgcls.distributed import World
@@ -25,7 +27,7 @@ from imgcls.engine.metrics import TOP, binary, summarise
 from imgcls.engine.outcomes import Rows, rows, write_folder, write_predictions
 from imgcls.errors import CheckpointError, UsageError, nearest
 from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
-from imgcls.schema import EvalReport
+from imgcls.schema import EvalReport, ModelCard
 
 Each = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
@@ -34,7 +36,48 @@ def silent(event: object) -> None:
     """Report to nobody."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation: the report, and what its files are made from."""
+
+    report: EvalReport
+    found: Rows
+    listing: Listing
+    card: ModelCard
+
+    def write(self, out: str | None, predictions: str | None) -> None:
+        """Write the folder of `--out` and the CSV of `--predictions`.
+
+        Raises:
+            WriteError: the disk or a folder refuses one.
+        """
+        if predictions is not None:
+            write_predictions(predictions, self.found, self.listing, self.card.classes)
+        if out is not None:
+            write_folder(Path(out), self.report, self.found, self.listing, self.card.preprocess)
+
+
 def evaluate(
+    data: str, ckpt: str = "best.pt", *, out: str | None = None, predictions: str | None = None, **options: Any
+) -> EvalReport:
+    """Evaluate a checkpoint on a data set.
+
+    Args:
+        data: folder or data set name.
+        ckpt: checkpoint of `imgcls train`, or `.onnx` file of `imgcls export`.
+        out: folder for report.json and the pictures.
+        predictions: CSV file with one row per image, worst first.
+        options: as `measure` has them.
+
+    Raises:
+        ImgclsError: as `measure`; WriteError when a file cannot be written.
+    """
+    evaluation = measure(data, ckpt, out=out, predictions=predictions, **options)
+    evaluation.write(out, predictions)
+    return evaluation.report
+
+
+def measure(
     data: str,
     ckpt: str = "best.pt",
     *,
@@ -49,8 +92,8 @@ def evaluate(
     amp: bool = False,
     limit: int | None = None,
     report: Report = silent,
-) -> EvalReport:
-    """Evaluate a checkpoint on a data set.
+) -> Evaluation:
+    """Evaluate a checkpoint on a data set, and write nothing yet.
 
     Args:
         data: folder or data set name.
@@ -59,8 +102,8 @@ def evaluate(
             training included), else all of a folder of class folders.
         positive: of two classes, the one that `binary` is about; None: the second.
         threshold: of two classes, the probability from which the answer is positive; None: 0.5.
-        out: folder for report.json and the pictures.
-        predictions: CSV file with one row per image, worst first.
+        out: folder that will be written; checked here, before the work.
+        predictions: file that will be written; checked likewise.
         batch_size: images per forward pass.
         workers: loader processes; None: the CPUs this process may use, at most 8.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -72,19 +115,18 @@ def evaluate(
         UsageError: no such data, checkpoint, device or positive class.
         DataError: no such split, an unknown class, an image that cannot be read.
         CheckpointError: not a valid checkpoint.
-        WriteError: `out` or `predictions` cannot be written; found before the evaluation.
+        WriteError: `out` or `predictions` cannot be written.
     """
-    for path, flag in ((out, "--out"), (predictions, "--predictions")):
-        if path is not None:
-            files.check_outside(path, data, flag)
+    if out is not None:
+        files.check_outside(out, data, "--out")
+    if predictions is not None:
+        files.check_result(predictions, "--predictions", data=data, kept=[ckpt])
     opened = open_model(ckpt, device, amp)
     card = opened.card
     chosen_class = _positive(card.classes, ckpt, positive, threshold)
     chosen, listing = for_evaluation(data, card.classes, split=split, holdout=opened.holdout, limit=limit)
     if out is not None:
         files.check_folder(Path(out))
-    if predictions is not None:
-        files.check_target(predictions)
     for finding in listing.findings:
         report(Found(finding))
     if amp:
@@ -113,15 +155,13 @@ def evaluate(
     if chosen_class is not None:
         shares, cut = found["positive"], 0.5 if threshold is None else threshold
         result = replace(result, binary=binary(shares, found["label"], card.classes, chosen_class, cut))
-    if predictions is not None:
-        write_predictions(predictions, found, listing, card.classes)
-    if out is not None:
-        write_folder(Path(out), result, found, listing, card.preprocess)
-    return result
+    return Evaluation(result, found, listing, card)
 
 
 def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: float | None) -> int | None:
     """Return the index of the positive of two classes; None when there are more."""
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold {threshold}: is no probability; give 0 to 1")
     if len(classes) == 2:
         if name is not None and name not in classes:
             raise UsageError(
@@ -177,12 +217,13 @@ def count(
         images, labels, real = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels, batch.real))
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images).float()
-        top = logits.topk(min(TOP, len(classes)), dim=1).indices
+        predicted = logits.argmax(1)  # of equal logits the first, as predict does
+        better = (logits > logits.gather(1, labels[:, None])).sum(1)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        confusion.index_add_(0, labels * len(classes) + top[:, 0], real.to(torch.int64))
-        sums += torch.stack([(losses * real).sum(), ((top == labels[:, None]).any(1) & real).sum()])
+        confusion.index_add_(0, labels * len(classes) + predicted, real.to(torch.int64))
+        sums += torch.stack([(losses.to(sums.dtype) * real).sum(), ((better < TOP) & real).sum()])
         if each is not None:
-            each(logits, labels, top[:, 0], losses)
+            each(logits, labels, predicted, losses)
         seen += len(labels)
         if (now := time.monotonic()) - reported > REPORT_SECONDS or number == total:
             reported = now

@@ -5,8 +5,8 @@ Knows no models. It is of one process; training, which may have several, keeps s
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,8 @@ EXAMPLES = 18  # pictures of each kind that are drawn
 
 # One image: its class and the predicted one, the probabilities of these two and of the positive class, and the loss.
 ROW = np.dtype(
-    [
-        *(("label", "i8"), ("predicted", "i8")),
-        *(("confidence", "f8"), ("class_confidence", "f8"), ("positive", "f8"), ("loss", "f8")),
-    ]
+    [("label", "i8"), ("predicted", "i8")]
+    + [(name, "f8") for name in ("confidence", "class_confidence", "positive", "loss")]
 )
 Rows = npt.NDArray[np.void]
 
@@ -67,15 +65,13 @@ def write_predictions(path: str, found: Rows, listing: Listing, classes: tuple[s
     Raises:
         WriteError: the disk or folder refuses it.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "class", "predicted", "correct", "confidence", "class_confidence", "loss"])
+    lines = [files.csv_line(["path", "class", "predicted", "correct", "confidence", "class_confidence", "loss"])]
     for index in worst_first(found):
         row = found[index]
         names = classes[row["label"]], classes[row["predicted"]]
         numbers = (f"{row[name]:.6f}" for name in ("confidence", "class_confidence", "loss"))
-        writer.writerow([listing.images.path(index), *names, int(names[0] == names[1]), *numbers])
-    files.write_text(path, text.getvalue())
+        lines.append(files.csv_line([listing.images.path(index), *names, int(names[0] == names[1]), *numbers]))
+    files.write_text(path, "".join(lines))
 
 
 def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing, preprocess: Preprocess) -> None:
@@ -84,14 +80,15 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
     Raises:
         WriteError: the disk or folder refuses one.
     """
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        if json.loads((folder / "report.json").read_text(encoding="utf-8"))["binary"] and report.binary is None:
+            (folder / "roc.png").unlink()  # of the older report, which is replaced
     files.write_json(folder / "report.json", report.to_dict())
     title = f"{report.split}: {report.images} images, accuracy {100 * report.accuracy:.1f} %"
     plots.save(plots.confusion(report.confusion, report.classes, title), folder / "confusion.png")
     plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), folder / "examples.png")
-    if report.binary is None:
-        (folder / "roc.png").unlink(missing_ok=True)  # of an older evaluation
-    else:
-        plots.save(plots.roc(report.binary, title), folder / "roc.png")
+    if report.binary is not None:
+        plots.save(plots.roc(report.binary, report.classes, title), folder / "roc.png")
 
 
 def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plots.Examples]:

@@ -21,6 +21,7 @@ from PIL import Image
 from imgcls import checkpoint, files
 from imgcls.data import draws
 from imgcls.data.splits import open_source
+from imgcls.engine.evaluate import silent
 from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, nearest
 from imgcls.events import Report, Said
 from imgcls.export.model import INPUTS, Exportable, exportable
@@ -47,7 +48,7 @@ def export(
     output: str | None = None,
     data: str | None = None,
     input: str = "uint8",
-    report: Report = lambda event: None,
+    report: Report = silent,
 ) -> Exported:
     """Export a checkpoint and prove that the file gives the checkpoint's answers.
 
@@ -68,11 +69,9 @@ def export(
     """
     began = time.monotonic()
     target = _target(ckpt, format, output, input)
-    if data is not None:
-        files.check_outside(target, data, "--output")
     loaded = checkpoint.load(ckpt)
     for path in (target, *([f"{target}.json"] if format == "safetensors" else [])):
-        files.check_target(path)
+        files.check_result(path, "--output", data=data, kept=[ckpt])
     images, where = comparison_images(data, loaded.card.preprocess)
     model = exportable(loaded, input)
     report(Said(f"writing {target} ({format}, {loaded.card.arch})"))
@@ -109,26 +108,35 @@ def _target(ckpt: str, format: str, output: str | None, input: str) -> str:
         raise UsageError(f"--input {input}: safetensors holds weights and no network; drop --input")
     target = output or f"{os.path.splitext(ckpt)[0]}.{format}"
     extension = Path(target).suffix[1:]
+    if extension == "pt":
+        raise UsageError(f"--output {target}: the name of a checkpoint; type --output {target[:-3]}.{format}")
     if extension in EXPORTERS and extension != format:
         raise UsageError(f"--output {target}: the name of another format; type --format {extension} or another name")
-    if os.path.realpath(target) == os.path.realpath(ckpt):
-        raise UsageError(f"--output {target}: is the checkpoint itself; name another file")
     if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
         raise UsageError(f"--output {target}: is a device or a pipe, and the export is read again; name a file")
     return target
 
 
 def comparison_images(data: str | None, preprocess: Preprocess) -> tuple[Pixels, str]:
-    """Return the images to compare, uint8 [n, S, S, 3], and what they are."""
+    """Return the images to compare, uint8 [n, S, S, 3], and what they are: enough for a batch of each size.
+
+    Raises:
+        UsageError: no such data.
+        DataError: an image cannot be read.
+    """
+    # Coarse patterns: pixel noise would average out to grey in every network.
+    coarse = np.random.default_rng(0).integers(0, 256, (DRAWN, 8, 8, 3), dtype=np.uint8)
+    side = preprocess.size
+    drawn = np.stack([np.asarray(Image.fromarray(pattern).resize((side, side))) for pattern in coarse])
     if data is None:
-        # Coarse patterns: pixel noise would average out to grey in every network.
-        coarse = np.random.default_rng(0).integers(0, 256, (DRAWN, 8, 8, 3), dtype=np.uint8)
-        pictures = [Image.fromarray(pattern).resize((preprocess.size,) * 2) for pattern in coarse]
-        return np.stack([np.asarray(picture) for picture in pictures]), "drawn ones; --data compares yours"
+        return drawn, "drawn ones; --data compares yours"
     splits = open_source(data).splits
     listing = splits[next(name for name in ("test", "val", "train") if name in splits)]()
     chosen = listing.images.take(draws.sample(0, len(listing.images), MOST_IMAGES))
-    return np.stack([transform(chosen.load(index), preprocess) for index in range(len(chosen))]), listing.where
+    images = np.stack([transform(chosen.load(index), preprocess) for index in range(len(chosen))])
+    if len(images) < sum(BATCHES):
+        return np.concatenate([images, drawn]), f"{listing.where}, and drawn ones"
+    return images, listing.where
 
 
 def _write(format: str, model: Exportable, path: Path) -> None:
@@ -136,7 +144,7 @@ def _write(format: str, model: Exportable, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's exporters warn about their own insides
             resolve(f"{EXPORTERS[format]}:write")(model, path)
-    except (ImgclsError, OSError):
+    except (ImgclsError, OSError, MemoryError):
         raise
     except Exception as error:  # the exporters have a class for each kind of failure
         problem = next(iter(str(error).splitlines()), type(error).__name__)

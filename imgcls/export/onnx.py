@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from imgcls.errors import ExportError, missing_extra
 from imgcls.inference.model import Model
-from imgcls.inference.onnx import CARD, HOLDOUT, load
+from imgcls.inference.onnx import HOLDOUT, load
+from imgcls.schema import CARD_NAME
 
 if TYPE_CHECKING:
     from imgcls.export.model import Exportable
@@ -51,7 +52,7 @@ def write(exported: Exportable, path: Path) -> None:
         )
     assert graph is not None
     metadata = graph.model.metadata_props
-    metadata[CARD] = exported.description
+    metadata[CARD_NAME] = exported.description
     metadata[HOLDOUT] = base64.b64encode(exported.holdout.astype("<i8").tobytes()).decode("ascii")
     graph.save(path, external_data=False)
 

@@ -10,8 +10,8 @@ from torch.export import Dim, ExportedProgram
 
 from imgcls.export.model import Exportable, reloaded
 from imgcls.inference.model import Model
+from imgcls.schema import CARD_NAME
 
-CARD = "imgcls.json"  # name of the description inside the file
 ANY_BATCH = ({0: Dim("batch")},)  # dynamic shapes of the one argument
 
 
@@ -23,13 +23,13 @@ def program(exported: Exportable) -> ExportedProgram:
 def write(exported: Exportable, path: Path) -> None:
     """Write a pt2 archive."""
     buffer = BytesIO()  # torch's own writer ends the process when the disk is full
-    torch.export.save(program(exported), buffer, extra_files={CARD: exported.description})
+    torch.export.save(program(exported), buffer, extra_files={CARD_NAME: exported.description})
     path.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path) -> Model:
     """Load what `write` has just written. Never for a stranger's file: torch may unpickle what is in it."""
-    description = {CARD: ""}
+    description = {CARD_NAME: ""}
     with path.open("rb") as file:  # torch minds the extension of a path
         loaded = torch.export.load(file, extra_files=description)
-    return reloaded(loaded.module(), description[CARD])
+    return reloaded(loaded.module(), description[CARD_NAME])

@@ -9,9 +9,7 @@ from imgcls.errors import missing_extra
 from imgcls.export.model import Exportable, reloaded
 from imgcls.inference.model import Model
 from imgcls.models.build import Classifier, build_model
-from imgcls.schema import ModelCard
-
-CARD = "imgcls.json"  # key in the header's metadata
+from imgcls.schema import CARD_NAME, ModelCard
 
 
 def write(exported: Exportable, path: Path) -> None:
@@ -25,9 +23,9 @@ def write(exported: Exportable, path: Path) -> None:
     except ImportError as error:
         raise missing_extra("safetensors", "safetensors") from error
     assert isinstance(exported.model, Classifier)
-    state = exported.model.network.state_dict()
+    state = {name: tensor.contiguous() for name, tensor in exported.model.network.state_dict().items()}
     # Not its `save_file`, which gives the file to its owner alone.
-    path.write_bytes(save({name: tensor.contiguous() for name, tensor in state.items()}, {CARD: exported.description}))
+    path.write_bytes(save(state, {CARD_NAME: exported.description}))
 
 
 def read(path: Path) -> Model:
@@ -35,7 +33,7 @@ def read(path: Path) -> Model:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        description = file.metadata()[CARD]
+        description = file.metadata()[CARD_NAME]
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     card = ModelCard.from_dict(json.loads(description))
     return reloaded(build_model(card, state).eval(), description)

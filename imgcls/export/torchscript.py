@@ -11,8 +11,8 @@ from torch import nn
 
 from imgcls.export.model import Exportable, reloaded
 from imgcls.inference.model import Model
+from imgcls.schema import CARD_NAME
 
-CARD = "imgcls.json"  # name of the description inside the file
 jit: Any = torch.jit  # its functions have no annotations
 
 
@@ -42,12 +42,12 @@ def write(exported: Exportable, path: Path) -> None:
         traced = jit.trace(exported.model, exported.example, check_trace=False)
         script = jit.script(Checked(traced, exported.example).eval())
     buffer = BytesIO()  # torch's own writer ends the process when the disk is full
-    jit.save(script, buffer, _extra_files={CARD: exported.description})
+    jit.save(script, buffer, _extra_files={CARD_NAME: exported.description})
     path.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path) -> Model:
     """Load the file as a program without imgcls would."""
-    description = {CARD: ""}
+    description = {CARD_NAME: ""}
     loaded = jit.load(str(path), map_location="cpu", _extra_files=description)
-    return reloaded(loaded, description[CARD])
+    return reloaded(loaded, description[CARD_NAME])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.errors import ImageError, UsageError
+from imgcls.errors import CheckpointError, ImageError, UsageError
 from imgcls.inference.pool import Decoded, Pixels, available_cpus, decoded
 from imgcls.registry import BACKENDS, resolve
 from imgcls.schema import ModelCard, Prediction, Score
@@ -68,7 +68,10 @@ class Model:
 
     def _answers(self, batch: list[Decoded], top_k: int, threshold: float | None) -> Iterator[Prediction]:
         images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
-        rows = iter(softmax(self.logits(np.stack(images)))) if images else iter(())
+        logits = self.logits(np.stack(images)) if images else np.empty((0, len(self.card.classes)), dtype=np.float32)
+        if not np.isfinite(logits).all():
+            raise CheckpointError("the network gives NaN or infinite logits; use an earlier checkpoint")
+        rows = iter(softmax(logits)) if images else iter(())
         for path, pixels in batch:
             if isinstance(pixels, ImageError):
                 yield Prediction(path=path, error=str(pixels))

@@ -16,12 +16,12 @@ from imgcls.config import parse_device
 from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.inference.model import Logits, Model
 from imgcls.inference.pool import Pixels, available_cpus
-from imgcls.schema import ModelCard
+from imgcls.schema import CARD_NAME, ModelCard
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-CARD, HOLDOUT = "imgcls.json", "imgcls.holdout"  # keys of the file's metadata
+HOLDOUT = "imgcls.holdout"  # key of the file's metadata, beside the card
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -37,14 +37,16 @@ def load(path: str, device: str = "auto", amp: bool = False) -> Model:
     session = _open(path, device)
     try:
         metadata = session.get_modelmeta().custom_metadata_map
-        card = ModelCard.from_dict(json.loads(metadata[CARD]))
+        card = ModelCard.from_dict(json.loads(metadata[CARD_NAME]))
         holdout = np.frombuffer(base64.b64decode(metadata[HOLDOUT]), dtype="<i8")
         (images,), (answer,) = session.get_inputs(), session.get_outputs()
         size = card.preprocess.size
         if images.shape[1:] != [3, size, size] or answer.shape[1:] != [len(card.classes)]:
             raise ValueError(f"{images.shape} to {answer.shape} is not what its card says")
         is_float = TYPES[images.type] == "float32"
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if answer.type != "tensor(float)":
+            raise ValueError(f"its answers are {answer.type}")
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path}: not made by imgcls export ({what}); export the checkpoint again") from error
 
@@ -69,8 +71,9 @@ def _open(path: str, device: str) -> InferenceSession:
         import onnxruntime
     except ImportError as error:
         raise missing_extra("onnxruntime", "onnx") from error
-    if os.path.isdir(path):
-        raise UsageError(f"{path}: is a folder; name an exported file such as best.onnx")
+    if not os.path.isfile(path):
+        problem = "is a folder" if os.path.isdir(path) else "is no regular file"
+        raise UsageError(f"{path}: {problem}; name an exported file such as best.onnx")
     kind, index = parse_device(device)
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind in ("auto", "cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -82,11 +85,14 @@ def _open(path: str, device: str) -> InferenceSession:
     options.log_severity_level = 4  # what it has to say comes as an exception too
     options.intra_op_num_threads = available_cpus()  # its own count ignores the process's affinity
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # as above
         raise CheckpointError(
             f"{path}: not an ONNX model ({_first_line(error)}); export the checkpoint again"
         ) from error
+    if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise UsageError(f"--device {device}: onnxruntime cannot use this GPU; type --device cpu")
+    return session
 
 
 def _first_line(error: Exception) -> str:

@@ -1,55 +1,25 @@
-"""evaluate, inspect-batch, info and sample-data."""
+"""inspect-batch, info and sample-data."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from drawing import draw_tree
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import Result
 
+from imgcls import plots
+from imgcls.engine import inspect as module
 from imgcls.errors import Exit
+from imgcls.plots import Pixels
 
 Run = Callable[..., Result]
-
-
-def test_evaluate_prints_overall_and_per_class_accuracy(run: Run, best: Path, colours: Path) -> None:
-    result = run("evaluate", "--data", colours, "--ckpt", best)
-    assert result.stdout.startswith("accuracy 100.0 % (95 %: 75.8-100.0 %) on 12 images (test)")
-    assert "class\timages\taccuracy\t95 %\nblue\t6\t100.0 %\t61.0-100.0 %\nred\t6\t100.0 %" in result.stdout
-    assert "12 images (test)" in result.stderr
-
-
-def test_evaluate_on_val_gives_the_stored_accuracy(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
-    run("evaluate", "--data", colours, "--ckpt", best, "--split", "val", "--json", tmp_path / "report.json")
-    run("info", best, "--json", tmp_path / "card.json")
-    report, card = (json.loads((tmp_path / name).read_text()) for name in ("report.json", "card.json"))
-    assert report["accuracy"] == card["metrics"]["accuracy"]
-    assert report["loss"] == pytest.approx(card["metrics"]["loss"], rel=1e-6)
-    stable = "split images loss accuracy accuracy_interval top5 macro_f1 weighted_f1 per_class classes confusion"
-    assert set(stable.split()) <= report.keys()
-    assert {"class", "support", "accuracy", "precision", "recall", "f1"} <= report["per_class"][0].keys()
-
-
-def test_evaluate_json_on_stdout_is_alone_there(run: Run, best: Path, colours: Path) -> None:
-    assert json.loads(run("evaluate", "--data", colours, "--ckpt", best, "--json", "-").stdout)["images"] == 12
-
-
-def test_evaluate_keeps_labels_right_when_a_class_folder_is_missing(
-    run: Run, best: Path, colours: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(colours / "test/red", tmp_path / "data/test/red")  # red is the second class
-    result = run("evaluate", "--data", tmp_path / "data", "--ckpt", best)
-    assert "accuracy 100.0 %" in result.stdout
-    assert "no images of class 'blue'" in result.stderr
-    assert "blue\t0\t-\t-" in result.stdout
-    shutil.copytree(colours / "test/red", tmp_path / "data/test/green")
-    result = run("evaluate", "--data", tmp_path / "data", "--ckpt", best)
-    assert result.exit_code == Exit.DATA
-    assert "unknown class 'green'" in result.stderr
 
 
 def test_inspect_batch_shows_what_training_sees(run: Run, colours: Path, tmp_path: Path) -> None:
@@ -66,6 +36,64 @@ def test_inspect_batch_shows_what_training_sees(run: Run, colours: Path, tmp_pat
         assert sheet.size[0] > 400
     val = json.loads(run(*line, "--split", "val", "--json", "-").stdout)
     assert [label for label, _ in val["labels"]["first"]] == [0] * 6 + [1] * 2  # in order, not shuffled
+
+
+def test_inspect_batch_gives_json_alone_on_stdout_and_the_rest_on_stderr(run: Run, colours: Path) -> None:
+    line = ("inspect-batch", "--data", colours, "--size", 16, "--workers", 0)
+    printed, result = run(*line), run(*line, "--json", "-")
+    assert json.loads(result.stdout)["images"]["shape"] == [24, 3, 16, 16]
+    assert result.stderr == printed.stdout
+    assert "\nclass\tindex\ttrain\tval\ttest\n" in printed.stdout
+
+
+def test_inspect_batch_puts_each_picture_under_its_class(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Pixels, tuple[int, ...], list[str]]] = []
+
+    def contact_sheet(*arguments: Any) -> Figure:
+        drawn.append(arguments)
+        return Figure()
+
+    monkeypatch.setattr(plots, "contact_sheet", contact_sheet)
+    line = ("inspect-batch", "--data", colours, "--size", 16, "--workers", 0, "--augment", "none")
+    result = run(*line, "--output", tmp_path / "grid.png")
+    assert result.stderr == f"contact sheet: {tmp_path / 'grid.png'}\n"
+    ((images, labels, classes),) = drawn
+    assert (images.shape, classes) == ((24, 16, 16, 3), ["blue", "red"])
+    assert [int(image[..., 0].mean() > image[..., 2].mean()) for image in images] == list(labels)
+    assert 0 < sum(labels[:12]) < 12, "not shuffled"
+
+
+def test_inspect_batch_draws_classes_of_any_name(run: Run, tmp_path: Path) -> None:
+    names = ("$x^2$", "金魚", "new\nline", "n" * 100, os.fsdecode(b"caf\xe9"))
+    data = draw_tree(tmp_path / "data", {f"train/{name}": 3 for name in names}, size=(8, 8))
+    line = ("inspect-batch", "--data", data, "--size", 8, "--workers", 0, "--val-split", 0)
+    result = run(*line, "--output", tmp_path / "grid.png", "--json", tmp_path / "batch.json")
+    assert result.exit_code == Exit.DONE, result.output
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((tmp_path / "batch.json").read_text())["class_to_idx"]) == set(names)
+    assert "new\\nline\t" in result.stdout
+
+
+@pytest.mark.parametrize("flag", ["--output", "--json"])
+def test_inspect_batch_refuses_what_it_could_not_write_before_it_begins(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr(module, "inspect", lambda *arguments: pytest.fail("a batch is loaded"))
+    (tmp_path / "data").symlink_to(colours)
+    cases = {
+        colours / "grid": (Exit.USAGE, f"{flag} {colours}/grid: is inside --data {colours}, where nothing is written"),
+        tmp_path / "data/grid": (Exit.USAGE, f"{flag} {tmp_path}/data/grid: is inside --data {colours}"),
+        tmp_path / "none/grid": (Exit.WRITE, f"{tmp_path}/none/grid: cannot write: no such file or directory"),
+        tmp_path: (Exit.WRITE, f"{tmp_path}: cannot write: is a directory; name a file"),
+    }
+    for target, (code, start) in cases.items():
+        result = run("inspect-batch", "--data", colours, flag, target)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert result.stderr.startswith(f"error: {start}")
+        assert result.stderr.count("\n") == 1
+    assert not (colours / "grid").exists()
 
 
 def test_info_shows_what_a_checkpoint_holds(run: Run, best: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from small_runs import COLOURS, Run, codes, draw, of, run, tiny
 from torch import nn
@@ -17,14 +20,19 @@ from imgcls.checkpoint import Checkpoint
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches
+from imgcls.data.splits import NO_HOLDOUT
 from imgcls.engine import evaluate as evaluate_module
 from imgcls.engine.evaluate import count, evaluate
 from imgcls.errors import CheckpointError, DataError, Exit, UsageError
-from imgcls.events import Event, Said, Stepped
-from imgcls.schema import EvalReport, Preprocess
+from imgcls.events import Event, Found, Said, Stepped
+from imgcls.models.build import build_model
+from imgcls.pixels.decode import decode
+from imgcls.pixels.transform import transform
+from imgcls.schema import ClassReport, EvalReport, ModelCard, Preprocess, Pretrained
 
 pytest_plugins = ("small_runs",)
 
+RATES = ("accuracy", "accuracy_interval", "precision", "recall", "f1")
 ASKED: dict[str, Any] = {"epochs": 3, "lr": 2e-3, "augment": "standard"}
 
 
@@ -100,11 +108,7 @@ def test_predict_agrees_with_evaluate_image_by_image(trained: Run, pictures: Pat
 def of_one_image(done: Run, path: Path) -> EvalReport:
     """Evaluate a data set of this picture alone."""
     loaded = checkpoint.load(done.folder / "best.pt")
-    from PIL import Image
-
-    from imgcls.models.build import build_model
-
-    pixels = np.asarray(Image.open(path))[None]
+    pixels = np.asarray(decode(str(path)))[None]
     labels = np.array([loaded.card.classes.index(path.parent.name)], dtype=np.int64)
     listing = Listing("one", ArrayImages.of("one", pixels), labels, loaded.card.classes)
     batches = Batches(listing, loaded.card.preprocess, batch_size=1)
@@ -126,13 +130,171 @@ def test_which_split_is_evaluated(trained: Run, pictures: Path, tmp_path: Path) 
     assert of_best(trained, data, limit=2).images == 2
 
 
-def test_labels_go_by_name(trained: Run, pictures: Path, tmp_path: Path) -> None:
-    """A split that lacks the first class must not shift the others."""
+@pytest.mark.parametrize("missing", [["blue"], ["blue", "green"], ["green"], ["red"]], ids=" and ".join)
+def test_a_missing_class_leaves_every_other_label_right(
+    trained: Run, pictures: Path, tmp_path: Path, missing: list[str]
+) -> None:
+    """By position, a split that lacks the first class would shift the others."""
     whole = of_best(trained, pictures)
-    shutil.copytree(pictures / "val" / "red", tmp_path / "test" / "red")
-    report = of_best(trained, tmp_path)
-    assert report.confusion[2] == whole.confusion[2]
-    assert report.accuracy == whole.per_class[2].accuracy
+    assert min(map(max, whole.confusion)) > 0
+    assert whole.confusion[0] != whole.confusion[1] != whole.confusion[2], "equal rows would make this test weak"
+    left = [name for name in COLOURS if name not in missing]
+    for name in left:
+        shutil.copytree(pictures / "val" / name, tmp_path / "val" / name)
+    said: list[Event] = []
+    report = of_best(trained, tmp_path, report=said.append)
+    (finding,) = (event.finding for event in of(said, Found))
+    listed = ", ".join(f"'{name}'" for name in missing)
+    assert finding.message == f"{tmp_path}/val: no images of class {listed}"
+    assert report.classes == tuple(COLOURS)
+    for name, row, before, counts, expected in zip(
+        *(report.classes, report.per_class, whole.per_class, report.confusion, whole.confusion), strict=True
+    ):
+        if name in missing:
+            assert row == ClassReport(class_name=name, support=0, **dict.fromkeys(RATES))
+            assert counts == (0, 0, 0)
+        else:
+            assert (row.support, row.recall, row.accuracy_interval) == (4, before.recall, before.accuracy_interval)
+            assert counts == expected
+    recalls = [row.recall for row in whole.per_class if row.class_name in left and row.recall is not None]
+    assert report.accuracy == report.macro_recall == pytest.approx(sum(recalls) / len(left))
+
+
+def test_the_checkpoints_class_order_is_the_one_that_counts(trained: Run, pictures: Path, tmp_path: Path) -> None:
+    """The same network with its answers in another order than that of the folders."""
+    loaded, order = checkpoint.load(trained.folder / "best.pt"), [2, 0, 1]
+    classes = tuple(loaded.card.classes[index] for index in order)
+    turned = {key: tensor[order] if key in ("4.weight", "4.bias") else tensor for key, tensor in loaded.model.items()}
+    card = dataclasses.replace(loaded.card, classes=classes)
+    checkpoint.save(tmp_path / "turned.pt", Checkpoint(card, turned, loaded.holdout))
+    whole = of_best(trained, pictures)
+    report = evaluate(str(pictures), str(tmp_path / "turned.pt"), device="cpu", workers=0, batch_size=8)
+    assert report.classes == ("red", "blue", "green")
+    assert report.per_class == tuple(whole.per_class[index] for index in order)
+    assert report.confusion == tuple(tuple(whole.confusion[i][j] for j in order) for i in order)
+    assert report.loss == pytest.approx(whole.loss, abs=1e-6)
+    shutil.copytree(pictures / "val" / "blue", tmp_path / "val" / "blue")
+    alone = evaluate(str(tmp_path), str(tmp_path / "turned.pt"), device="cpu", workers=0)
+    assert alone.confusion == ((0, 0, 0), report.confusion[1], (0, 0, 0))
+
+
+def test_a_missing_class_and_an_unknown_one_on_photographs(photographs: Path, tmp_path: Path) -> None:
+    """A resnet18 that knows bees, wasps and ants, in this order, on photographs of ants alone."""
+    import imgcls
+
+    ants = sorted((photographs / "val/ants").glob("*.jpg"))[:30]
+    (tmp_path / "data/val/ants").mkdir(parents=True)
+    for path in ants:
+        (tmp_path / "data/val/ants" / path.name).symlink_to(path)
+    card = ModelCard(
+        arch="resnet18",
+        arch_options={},
+        classes=("bees", "wasps", "ants"),
+        preprocess=Preprocess(size=64, resize=72),
+        pretrained=Pretrained(asked="no", used=None, reason=""),
+        imgcls_version="0.1.0",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model(card).network
+    ckpt = str(tmp_path / "random.pt")
+    for _ in range(2):  # the second time with answers that differ from photograph to photograph
+        checkpoint.save(Path(ckpt), Checkpoint(card, network.state_dict(), NO_HOLDOUT))
+        model = imgcls.load(ckpt, device="cpu")
+        pixels = [transform(decode(str(path)), card.preprocess) for path in ants]
+        network.state_dict()["fc.bias"] -= torch.from_numpy(model.logits(np.stack(pixels)).mean(0))
+    predicted = [answer.class_name for answer in model.predict(map(str, ants), workers=0)]
+    assert len(set(predicted)) == 3, "one answer for all would make this test weak"
+
+    report = evaluate(str(tmp_path / "data"), ckpt, device="cpu", workers=0)
+    assert report.confusion == ((0, 0, 0), (0, 0, 0), tuple(map(predicted.count, card.classes)))
+    assert report.accuracy == predicted.count("ants") / 30
+    assert [row.support for row in report.per_class] == [0, 0, 30]
+    assert [row.recall for row in report.per_class] == [None, None, report.accuracy]
+
+    (tmp_path / "data/val/ants").rename(tmp_path / "data/val/antz")
+    with pytest.raises(DataError) as caught:
+        evaluate(str(tmp_path / "data"), ckpt, device="cpu", workers=0)
+    assert caught.value.exit_code == Exit.DATA
+    assert str(caught.value) == (
+        f"{tmp_path}/data/val: unknown class 'antz' (did you mean 'ants'?); the model knows 'bees', 'wasps', 'ants': "
+        "remove or rename the folder"
+    )
+
+
+# Two classes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A run that tells blue from red badly, and 60 pictures of each to be told apart."""
+    root = tmp_path_factory.mktemp("unsure")
+    data = draw(root / "data", {"train/blue": 10, "train/red": 10, "test/blue": 60, "test/red": 40}, noise=250)
+    return run(tiny(data, out=str(root / "run"), val_split=0, lr=3e-3)), data
+
+
+@pytest.mark.parametrize("positive", [None, "blue", "red"])
+def test_the_two_class_figures_can_be_had_from_the_predictions(unsure: tuple[Run, Path], positive: str | None) -> None:
+    import imgcls
+
+    done, data = unsure
+    paths = sorted(str(path) for path in data.glob("test/*/*.png"))
+    name = positive or "red"
+    truth = np.array([Path(path).parent.name == name for path in paths])
+    answers = imgcls.load(str(done.folder / "last.pt"), device="cpu").predict(paths, top_k=2, workers=0)
+    scores = np.array([{s.class_name: s.confidence for s in answer.top or ()}[name] for answer in answers])
+    for threshold in (None, 0.3, 0.5, 0.6):
+        report = evaluate(
+            str(data), str(done.folder / "last.pt"), device="cpu", workers=0, positive=positive, threshold=threshold
+        )
+        two = report.binary
+        assert two is not None
+        assert two.auc is not None
+        assert ({two.positive, two.negative}, two.positive) == ({"blue", "red"}, name)
+        assert two.threshold == (threshold or 0.5)
+        assert two.auc == pytest.approx(sklearn.metrics.roc_auc_score(truth, scores), abs=1e-9)
+        assert 0.5 < two.auc < 1
+        found = scores >= two.threshold
+        assert two.true_positives == (found & truth).sum()
+        assert two.false_positives == (found & ~truth).sum()
+        assert two.true_negatives == (~found & ~truth).sum()
+        assert two.false_negatives == (~found & truth).sum()
+        if two.threshold == 0.5:
+            assert two.accuracy == report.accuracy
+            assert two.recall == report.per_class[report.classes.index(name)].recall
+        json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_threshold_changes_nothing_but_the_two_class_figures(unsure: tuple[Run, Path]) -> None:
+    done, data = unsure
+    reports = [
+        evaluate(str(data), str(done.folder / "last.pt"), device="cpu", workers=0, positive=name, threshold=share)
+        for name, share in ((None, None), ("blue", None), ("red", 0.0), ("red", 1.0))
+    ]
+    assert len({dataclasses.replace(report, binary=None) for report in reports}) == 1
+    assert [two.binary.true_positives + two.binary.false_positives for two in reports[2:] if two.binary] == [100, 0]
+
+
+def test_one_class_alone_has_no_curve(unsure: tuple[Run, Path], tmp_path: Path) -> None:
+    done, data = unsure
+    shutil.copytree(data / "test/red", tmp_path / "data/test/red")
+    ckpt, out = str(done.folder / "last.pt"), str(tmp_path / "report")
+    report = evaluate(str(tmp_path / "data"), ckpt, device="cpu", workers=0, out=out, limit=12)
+    assert report.binary is not None
+    assert (report.binary.auc, report.binary.roc, report.binary.specificity) == (None, None, None)
+    assert report.binary.recall == report.accuracy
+    assert (tmp_path / "report/roc.png").exists()
+
+
+def test_three_classes_have_no_positive_one(trained: Run, pictures: Path) -> None:
+    assert of_best(trained, pictures).binary is None
+    with pytest.raises(UsageError, match=r"--positive is for two classes, and .*best\.pt has 3; drop --positive"):
+        of_best(trained, pictures, positive="red")
+    with pytest.raises(UsageError, match=r"--threshold is for two classes, and .*best\.pt has 3; drop --threshold"):
+        of_best(trained, pictures, threshold=0.5)
+
+
+# Events and errors ---------------------------------------------------------------------------------------------------
 
 
 def test_progress_is_reported(trained: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches
 from imgcls.engine.evaluate import count
-from imgcls.engine.metrics import summarise, wilson
-from imgcls.schema import EvalReport, Preprocess
+from imgcls.engine.metrics import area_under, binary, roc_curve, summarise, wilson
+from imgcls.schema import BinaryReport, Confused, EvalReport, Preprocess
 
 CLASSES = tuple("abcdefgh")
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class Planted(nn.Module):
@@ -43,20 +45,30 @@ def planted(labels: npt.NDArray[np.int64], classes: int, seed: int = 0) -> tuple
     return report, logits
 
 
+def lopsided(classes: int, seed: int, images: int = 200) -> Integers:
+    """Draw labels, the last class the most frequent; each occurs."""
+    shares = np.arange(1, classes + 1) / sum(range(classes + 1))
+    return np.random.default_rng(seed).choice(classes, images, p=shares)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("classes", [2, 3, 8])
-def test_every_number_equals_scikit_learns_and_torchs(classes: int) -> None:
-    labels = np.random.default_rng(1).choice(classes, 200, p=np.arange(1, classes + 1) / sum(range(classes + 1)))
-    report, logits = planted(labels, classes)
+def test_every_number_equals_scikit_learns_and_torchs(classes: int, seed: int) -> None:
+    labels = lopsided(classes, seed)
+    report, logits = planted(labels, classes, seed)
     answers = logits.argmax(1).numpy()
     assert (report.split, report.images, report.classes) == ("val", 200, CLASSES[:classes])
     assert report.loss == pytest.approx(F.cross_entropy(logits.double(), torch.from_numpy(labels)).item(), abs=1e-6)
     assert report.accuracy == sklearn.metrics.accuracy_score(labels, answers)
+    assert report.accuracy_interval == wilson(round(report.accuracy * 200), 200)
     assert report.confusion == tuple(map(tuple, sklearn.metrics.confusion_matrix(labels, answers).tolist()))
-    assert report.macro_f1 == pytest.approx(sklearn.metrics.f1_score(labels, answers, average="macro"))
-    assert report.weighted_f1 == pytest.approx(sklearn.metrics.f1_score(labels, answers, average="weighted"))
-    rates = zip(*sklearn.metrics.precision_recall_fscore_support(labels, answers), strict=True)
-    for row, (precision, recall, f1, support) in zip(report.per_class, rates, strict=True):
-        assert (row.precision, row.recall, row.f1) == pytest.approx((precision, recall, f1))
+    for average in ("macro", "weighted"):
+        rates = sklearn.metrics.precision_recall_fscore_support(labels, answers, average=average)[:3]
+        ours = [getattr(report, f"{average}_{rate}") for rate in ("precision", "recall", "f1")]
+        assert ours == pytest.approx(rates, abs=1e-12)
+    columns = zip(*sklearn.metrics.precision_recall_fscore_support(labels, answers), strict=True)
+    for row, (precision, recall, f1, support) in zip(report.per_class, columns, strict=True):
+        assert (row.precision, row.recall, row.f1) == pytest.approx((precision, recall, f1), abs=1e-12)
         assert (row.support, row.accuracy) == (support, row.recall)
     if classes > 5:
         every = np.arange(classes)
@@ -67,6 +79,135 @@ def test_every_number_equals_scikit_learns_and_torchs(classes: int) -> None:
         assert report.top5 is None
 
 
+@pytest.mark.parametrize("classes", [2, 3, 8])
+def test_the_most_confused_are_the_largest_entries_beside_scikit_learns_diagonal(classes: int) -> None:
+    """Ten at most, none of zero, and of equal ones first what comes first in the matrix."""
+    labels = lopsided(classes, 1)
+    report, logits = planted(labels, classes)
+    table = sklearn.metrics.confusion_matrix(labels, logits.argmax(1).numpy())
+    cells = [(-int(table[i, j]), i, j) for i in range(classes) for j in range(classes) if i != j and table[i, j]]
+    assert report.most_confused == tuple(
+        Confused(
+            class_name=CLASSES[i],
+            predicted=CLASSES[j],
+            images=-negated,
+            share=float(-negated / (labels == i).sum()),
+        )
+        for negated, i, j in sorted(cells)[:10]
+    )
+    counts = [pair.images for pair in report.most_confused]
+    assert len(counts) == min(10, classes * (classes - 1))
+    assert len(set(counts)) < len(counts) or classes < 8, "no ties: this test would be weak"
+
+
+def test_without_mistakes_nothing_is_confused() -> None:
+    assert summarise(np.diag([3, 0, 2]), 1.0, 5, ("a", "b", "c"), "val").most_confused == ()
+    one = summarise(np.array([[3, 0, 1], [0, 0, 0], [0, 0, 2]]), 1.0, 5, ("a", "b", "c"), "val").most_confused
+    assert one == (Confused(class_name="a", predicted="c", images=1, share=0.25),)
+
+
+# Two classes ---------------------------------------------------------------------------------------------------------
+
+
+def scored(seed: int, images: int = 150, decimals: int | None = None) -> tuple[Floats, Integers]:
+    """Draw labels of both classes, and scores that are higher for class 1; rounded ones are often equal."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(images) % 3 % 2)
+    scores = 1 / (1 + np.exp(-generator.normal(2 * labels - 1, 1.5)))
+    return scores if decimals is None else scores.round(decimals), labels
+
+
+def told_apart(scores: Floats, labels: Integers, positive: int = 1, threshold: float = 0.5) -> BinaryReport:
+    """Describe two classes, a and b; `scores` are probabilities of b."""
+    return binary(scores if positive else 1 - scores, labels, "ab", positive, threshold)
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+@pytest.mark.parametrize("decimals", [None, 2, 1, 0], ids=lambda places: f"rounded to {places}")
+def test_the_roc_curve_equals_scikit_learns_point_by_point(decimals: int | None, positive: int) -> None:
+    for seed, images in [(0, 150), *((seed, 2 + seed % 12) for seed in range(60))]:
+        scores, labels = scored(seed, images, decimals)
+        report = told_apart(scores, labels, positive)
+        truth, theirs = labels == positive, scores if positive else 1 - scores
+        assert report.roc is not None
+        x, y, thresholds = map(list, zip(*report.roc, strict=True))
+        expected = sklearn.metrics.roc_curve(truth, theirs)
+        np.testing.assert_allclose(x, expected[0], rtol=0, atol=1e-15)
+        np.testing.assert_allclose(y, expected[1], rtol=0, atol=1e-15)
+        assert thresholds == [None, *expected[2][1:]]
+        assert np.isinf(expected[2][0])
+        assert report.auc == pytest.approx(sklearn.metrics.roc_auc_score(truth, theirs), abs=1e-12)
+
+
+def test_equal_scores_are_one_step() -> None:
+    """Whichever comes first among them, the curve is the same."""
+    scores, labels = np.array([0.9, 0.5, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 1, 0])
+    corners: tuple[tuple[float, float, float | None], ...] = ((0, 0, None), (0, 1 / 3, 0.9), (0.5, 1, 0.5), (1, 1, 0.1))
+    for order in ([0, 1, 2, 3, 4], [4, 2, 1, 3, 0], [3, 1, 2, 0, 4]):
+        curve = roc_curve(scores[order], labels[order] == 1)
+        assert curve == corners
+        assert area_under(curve) == pytest.approx(1 - 0.5 * (2 / 3) / 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "auc"), [([0.1, 0.2, 0.8, 0.9], 1), ([0.9, 0.8, 0.2, 0.1], 0), ([0.7] * 4, 0.5)], ids=str
+)
+def test_the_ends_of_the_auc(scores: list[float], auc: float) -> None:
+    report = told_apart(np.array(scores), np.array([0, 0, 1, 1]))
+    assert report.auc == auc
+    assert report.roc is not None
+    assert (report.roc[0], report.roc[-1][:2]) == ((0, 0, None), (1, 1))
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+@pytest.mark.parametrize("decimals", [None, 1], ids=["any", "rounded"])
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.7, 1.0])
+def test_the_rates_at_a_threshold_equal_scikit_learns(threshold: float, decimals: int | None, positive: int) -> None:
+    """At 0 and at 1 some of them have nothing to be a rate of."""
+    for seed in range(10):
+        scores, labels = scored(seed, 40, decimals)
+        report = told_apart(scores, labels, positive, threshold)
+        truth = labels == positive
+        answers = (scores if positive else 1 - scores) >= threshold
+        assert (report.positive, report.negative, report.threshold) == ("ab"[positive], "ab"[1 - positive], threshold)
+        expected = {
+            "precision": sklearn.metrics.precision_score(truth, answers, zero_division=np.nan),
+            "recall": sklearn.metrics.recall_score(truth, answers),
+            "specificity": sklearn.metrics.recall_score(truth, answers, pos_label=False),
+            "f1": sklearn.metrics.f1_score(truth, answers),
+            "accuracy": sklearn.metrics.accuracy_score(truth, answers),
+        }
+        found = {name: getattr(report, name) for name in expected}
+        assert found == pytest.approx({name: None if np.isnan(rate) else rate for name, rate in expected.items()})
+        (true_negatives, false_positives), (false_negatives, true_positives) = sklearn.metrics.confusion_matrix(
+            truth, answers, labels=[False, True]
+        ).tolist()
+        assert (report.true_positives, report.false_positives) == (true_positives, false_positives)
+        assert (report.true_negatives, report.false_negatives) == (true_negatives, false_negatives)
+        assert report.accuracy_interval == wilson(true_positives + true_negatives, 40)
+
+
+def test_the_answer_is_positive_from_the_threshold_on() -> None:
+    scores, labels = np.array([0.25, 0.5, 0.75]), np.array([0, 1, 1])
+    counts = [told_apart(scores, labels, threshold=t).true_positives for t in (0.5, 0.5000001, 0.75, 0.7500001)]
+    assert counts == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_with_one_class_alone_there_is_no_curve(only: int) -> None:
+    report = told_apart(np.array([0.2, 0.6, 0.7]), np.full(3, only))
+    assert (report.auc, report.roc) == (None, None)
+    if only:
+        assert (report.accuracy, report.precision, report.recall, report.specificity) == (2 / 3, 1, 2 / 3, None)
+    else:
+        assert (report.accuracy, report.precision, report.recall, report.specificity) == (1 / 3, 0, None, 1 / 3)
+    nothing = told_apart(np.array([0.2, 0.3]), np.zeros(2, dtype=np.int64))
+    assert (nothing.accuracy, nothing.precision, nothing.recall, nothing.f1) == (1, None, None, None)
+
+
+# Classes without images, or without answers --------------------------------------------------------------------------
+
+
 def test_a_class_without_images_has_no_rates_and_stays_out_of_the_averages() -> None:
     labels = np.array([0, 0, 1, 1, 1, 3, 3, 3, 3])  # nobody is of class c
     report, logits = planted(labels, 4, seed=3)
@@ -74,8 +215,14 @@ def test_a_class_without_images_has_no_rates_and_stays_out_of_the_averages() -> 
     empty = report.per_class[2]
     assert (empty.class_name, empty.support) == ("c", 0)
     assert [empty.accuracy, empty.accuracy_interval, empty.precision, empty.recall, empty.f1] == [None] * 5
-    expected = sklearn.metrics.f1_score(labels, answers, labels=[0, 1, 3], average="macro", zero_division=0)
-    assert report.macro_f1 == pytest.approx(expected)
+    for average in ("macro", "weighted"):
+        rates = sklearn.metrics.precision_recall_fscore_support(
+            labels, answers, labels=[0, 1, 3], average=average, zero_division=0
+        )
+        ours = [getattr(report, f"{average}_{rate}") for rate in ("precision", "recall", "f1")]
+        assert ours == pytest.approx(rates[:3])
+    assert report.confusion[2] == (0, 0, 0, 0)
+    assert sum(row[2] for row in report.confusion) > 0, "nothing is taken for c: this test would be weak"
     assert report.to_dict()["per_class"][2] == {
         "class": "c",
         "support": 0,
@@ -91,6 +238,9 @@ def test_a_class_that_is_never_predicted_has_precision_zero() -> None:
     report = summarise(np.array([[3, 0], [2, 0]]), 1.0, 5, ("a", "b"), "val")
     assert (report.per_class[1].precision, report.per_class[1].recall, report.per_class[1].f1) == (0.0, 0.0, 0.0)
     assert report.macro_f1 == pytest.approx((2 * 3 / 8) / 2)
+
+
+# Wilson's interval ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

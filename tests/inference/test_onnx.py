@@ -149,7 +149,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], int]]:
 
     def open_session(path: str, options: Any, providers: list[Any]) -> Any:
         found.append((providers, options.intra_op_num_threads))
-        return session(path, options, providers=["CPUExecutionProvider"])
+        made: Any = session(path, options, providers=["CPUExecutionProvider"])
+        made.get_providers = lambda: [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        return made
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
     return found

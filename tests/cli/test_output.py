@@ -1,0 +1,195 @@
+"""Tables and lines: tab-separated when piped, drawn on a terminal, and never broken by a name or a narrow window."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imgcls.cli import output
+from imgcls.schema import Finding
+
+HEADER = ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"]
+ROWS = [
+    ["blue", "12", "66.7 %", "39.1-86.2 %", "0.668", "0.123", "0.571"],
+    ["a class with a name of some length", "1234567", "100.0 %", "99.9-100.0 %", "0.998", "0.456", "0.789"],
+    ["macro average", "1234579", "", "", "0.833", "0.290", "0.680"],
+]
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+COLOURS = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
+
+Draw = Callable[..., str]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Draw:
+    """Show the table on a terminal of so many columns; returns what arrives there."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def draw(columns: int, rows: list[list[str]] = ROWS, header: list[str] = HEADER, to_stderr: bool = False) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr" if to_stderr else "stdout", stream)
+        output.show_table("per class", header, rows, to_stderr)
+        return stream.getvalue()
+
+    return draw
+
+
+def words(text: str) -> set[str]:
+    return set(re.split(r"[\s,:]+", ESCAPES.sub("", text)))
+
+
+# Piped ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to_stderr", [False, True])
+def test_a_piped_table_is_an_empty_line_and_tab_separated_rows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, to_stderr: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # of the terminal that is not there
+    output.show_table("per class", HEADER, ROWS, to_stderr)
+    out, err = capsys.readouterr()
+    rows = "".join("\t".join(row) + "\n" for row in [HEADER, *ROWS])
+    assert (out, err) == (("", "\n" + rows) if to_stderr else ("\n" + rows, ""))
+
+
+# On a terminal -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [*range(20, 110, 3), 200])
+def test_every_figure_is_whole_at_any_width(drawn: Draw, columns: int) -> None:
+    text = drawn(columns)
+    figures = {word for row in ROWS for cell in row[1:] for word in cell.split()}
+    assert figures <= words(text)
+    assert {word for row in ROWS for word in row[0].split()} <= words(text)
+    assert max(map(len, ESCAPES.sub("", text).splitlines())) <= columns
+
+
+def test_names_of_several_words_cost_no_figure(drawn: Draw) -> None:
+    """As in a confusion matrix, and in the table of what is most confused."""
+    dogs = ["golden retriever", "border collie", "irish setter", "great dane"]
+    counts = [[dog, *(str(1000 * row + 100 + column) for column in range(4))] for row, dog in enumerate(dogs)]
+    pairs = [["golden retriever", "border collie", "13", "10.8 %"], ["great dane", "irish setter", "9", "7.5 %"]]
+    for header, rows in ((["true", *dogs], counts), (["class", "taken for", "images", "share of class"], pairs)):
+        cells = {word for row in rows for cell in row for word in cell.split()}
+        for columns in range(30, 100):
+            assert cells <= words(drawn(columns, rows, header)), f"lost at {columns} columns"
+
+
+def test_a_wide_terminal_gets_a_table(drawn: Draw) -> None:
+    title, _, header, rule, first, *_ = (line.rstrip() for line in ESCAPES.sub("", drawn(100)).splitlines())
+    assert title == "per class"
+    assert header.split() == ["class", "images", "accuracy", "95", "%", "precision", "recall", "F1"]
+    assert set(rule.strip()) == {"─"}
+    assert first.split() == ["blue", "12", "66.7", "%", "39.1-86.2", "%", "0.668", "0.123", "0.571"]
+    assert first.endswith("0.571")
+    assert header.index("images") + len("images") == first.index("12") + 2, "numbers are right-aligned"
+
+
+def test_on_a_narrow_one_each_row_becomes_a_sentence(drawn: Draw) -> None:
+    text = ESCAPES.sub("", drawn(40))
+    assert "─" not in text
+    sentences = " ".join(text.split())
+    assert sentences == (
+        "per class "
+        "blue: images 12, accuracy 66.7 %, 95 % 39.1-86.2 %, precision 0.668, recall 0.123, F1 0.571 "
+        "a class with a name of some length: images 1234567, accuracy 100.0 %, 95 % 99.9-100.0 %, precision 0.998, "
+        "recall 0.456, F1 0.789 "
+        "macro average: images 1234579, precision 0.833, recall 0.290, F1 0.680"
+    )
+    assert [line for line in text.splitlines() if line.startswith("  ")] == [
+        "  blue: images 12, accuracy 66.7 %, 95 %"[:40].rstrip(),
+        "  a class with a name of some length: ",
+        "  macro average: images 1234579, ",
+    ]
+
+
+@pytest.mark.parametrize("columns", [100, 40])
+def test_no_color_means_no_colours(drawn: Draw, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not COLOURS.search(drawn(columns))
+
+
+def test_the_table_for_stderr_is_drawn_there(drawn: Draw, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "─" in drawn(100, to_stderr=True)
+    assert capsys.readouterr().out == ""
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+HOSTILE = "a\tb\nc\x1b[31md\x07\u202ee"
+SAFE = r"a\tb\nc\x1b[31md\x07\u202ee"
+
+
+def test_control_characters_are_escaped_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_table("t", ["class", HOSTILE], [[HOSTILE, "1"]])
+    assert capsys.readouterr().out == f"\nclass\t{SAFE}\n{SAFE}\t1\n"
+
+
+@pytest.mark.parametrize("columns", [100, 40])
+def test_control_characters_are_escaped_on_a_terminal(drawn: Draw, columns: int) -> None:
+    text = drawn(columns, [[HOSTILE, "1", "2"]], ["class", HOSTILE, "a column to fill a narrow window"])
+    assert ("─" in text) == (columns == 100)
+    assert SAFE in ESCAPES.sub("", text)
+    assert not {"\t", "\x07", "\u202e"} & set(text)
+    assert "\x1b[31m" not in text
+
+
+@pytest.mark.parametrize("columns", [100, 30])
+@pytest.mark.parametrize("name", ["[red]ant[/red]", ":bee:", "[/]", "$x^2$", "蜜蜂", "🐜"])
+def test_a_name_is_no_markup(drawn: Draw, columns: int, name: str) -> None:
+    text = drawn(columns, [[name, "12", "0.5"]], ["class", name, "a-column-of-some-width"])
+    assert ("─" in text) == (columns == 100)
+    assert name in text
+    assert {"12", "0.5"} <= words(text)
+
+
+def test_talk_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.talk(HOSTILE)
+    output.warn(HOSTILE)
+    output.show_finding(Finding("code", "note", "two images are empty", f"look at {HOSTILE}"))
+    assert capsys.readouterr() == ("", f"{SAFE}\nwarning: {SAFE}\nnote: two images are empty; look at {SAFE}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Käfer 金魚", "Käfer 金魚"),
+        (HOSTILE, SAFE),
+        ("no\xa0break", r"no\xa0break"),
+        ("caf\udce9", "caf\udce9"),  # a byte that is not UTF-8: written as it came
+        ("back\\slash", "back\\slash"),
+        ("", ""),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert output.printable(text) == shown
+
+
+# Numbers and JSON ----------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_percentages_with_one_decimal() -> None:
+    assert [output.percent(share) for share in (0, 0.12345, 1, None)] == ["0.0 %", "12.3 %", "100.0 %", "-"]
+    assert [output.interval(pair) for pair in ((0.1, 0.98765), (0, 1), None)] == ["10.0-98.8 %", "0.0-100.0 %", "-"]
+
+
+def test_json_goes_to_stdout_or_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    value = {"classes": ["蜜蜂", "caf\udce9"], "auc": None}
+    output.write_json(value, "-")
+    output.write_json(value, str(tmp_path / "report.json"))
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == (value, "")
+    assert (tmp_path / "report.json").read_text() == out
