@@ -17,6 +17,7 @@ import torch
 
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.files import replacing
+from imgcls.registry import EXPORTERS
 from imgcls.schema import FORMAT, ModelCard, check_types
 
 
@@ -65,6 +66,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     if not os.path.isfile(path):
         problem = "is a folder" if os.path.isdir(path) else "no such file"
         raise UsageError(f"{path}: {problem}; name a checkpoint such as runs/…/best.pt")
+    if (kind := Path(path).suffix[1:]) in EXPORTERS:
+        raise CheckpointError(f"{path}: is an exported {kind} file; give the checkpoint it was made from")
     _check_archive(path)
     values = load_tensors(path)
     try:

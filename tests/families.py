@@ -7,7 +7,7 @@ FAMILIES = {
     "efficientnet_b0": 64,
     "efficientnet_v2_s": 64,
     "googlenet": 64,
-    "inception_v3": 96,
+    "inception_v3": 139,
     "maxvit_t": 224,
     "mnasnet0_5": 64,  # its state dict has a version, without which torchvision builds another stem
     "mobilenet_v2": 64,

@@ -11,14 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 import imgcls
-from imgcls.cli import evaluate, export, info, inspect_batch, predict, sample_data, train
+from imgcls.cli import evaluate, export, info, inspect_batch, predict, sample_data, signals, train
 from imgcls.cli.output import printable
 from imgcls.cli.values import PlainCommand, PlainValues
 from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
@@ -49,9 +48,10 @@ class OneLineErrors(PlainValues, TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and end the process."""
         _open_closed_streams()
-        previous = _catch_signals()
+        previous = signals.catch()
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            signals.check()
             sys.stdout.flush()
         except Interrupted as interrupted:
             _die_by(interrupted.signum)
@@ -71,6 +71,8 @@ class OneLineErrors(PlainValues, TyperGroup):
             _leave_stdout()
             _fail(f"standard output: cannot write: {(error.strerror or '').lower()}; free space", Exit.WRITE)
         except RuntimeError as error:
+            if (signum := signals.caught()) is not None:  # what ended a loader process too
+                _die_by(signum)
             if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch
                 raise
             _fail("out of memory on the device: lower --batch-size", Exit.RESOURCES)
@@ -135,21 +137,6 @@ def _open_closed_streams() -> None:
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for the life of the process
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-
-def _catch_signals() -> dict[int, Any]:
-    """Turn SIGINT and SIGTERM into `Interrupted`; a second one ends the process at once."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        raise Interrupted(signum)
-
-    try:
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-        return {number: signal.signal(number, interrupt) for number in numbers}
-    except ValueError:  # not the main thread
-        return {}
 
 
 def _die_by(signum: int) -> NoReturn:

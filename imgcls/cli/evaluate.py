@@ -138,7 +138,7 @@ def show(report: EvalReport, to_stderr: bool = False) -> None:
         for row in report.per_class
     ]
     rows += [
-        [f"{name} average", str(report.images), "", ""]
+        [f"{name} avg", str(report.images), "", ""]
         + [rate(getattr(report, f"{name}_{kind}")) for kind in ("precision", "recall", "f1")]
         for name in ("macro", "weighted")
     ]

@@ -62,9 +62,10 @@ def export(
     say(f"{done.path}: {done.format}, {done.bytes / 2**20:.1f} MiB, {done.input} images")
     if done.format == "safetensors":
         say(f"{done.path}.json: class names and preprocessing, as in the file's header")
+    hint = "" if data else "; --data compares your own"
     sizes = ", ".join(map(str, done.batch_sizes))
     say(
-        f"agrees with the checkpoint on {done.images} images ({done.compared}) at batch sizes {sizes}: "
+        f"agrees with the checkpoint on {done.images} images ({done.compared}{hint}) at batch sizes {sizes}: "
         f"largest difference {done.probability_difference:.2g} in probability"
     )
     if json is not None:

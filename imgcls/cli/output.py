@@ -54,7 +54,7 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
         table.add_column(Text(printable(name)), justify=justify, min_width=width, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    if sum(widths) + 3 * len(widths) + 3 <= console.width:  # a cell has blanks on both sides and a line, as has the table
+    if sum(widths) + 3 * len(widths) + 3 <= console.width:  # blanks and lines between the cells
         console.print(table)
         return
     console.print(Text(f"\n{title}", "italic"))

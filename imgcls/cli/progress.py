@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from imgcls.cli import signals
 from imgcls.cli.output import percent, show_finding, talk, warn
 from imgcls.events import EpochEnded, Event, Found, Said, Started, Stepped
 
@@ -24,6 +25,7 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        signals.check()
         if self._quiet:
             return
         if isinstance(event, Stepped):

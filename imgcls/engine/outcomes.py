@@ -83,12 +83,18 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         if json.loads((folder / "report.json").read_text(encoding="utf-8"))["binary"] and report.binary is None:
             (folder / "roc.png").unlink()  # of the older report, which is replaced
-    files.write_json(folder / "report.json", report.to_dict())
-    title = f"{report.split}: {report.images} images, accuracy {100 * report.accuracy:.1f} %"
-    plots.save(plots.confusion(report.confusion, report.classes, title), folder / "confusion.png")
-    plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), folder / "examples.png")
-    if report.binary is not None:
-        plots.save(plots.roc(report.binary, report.classes, title), folder / "roc.png")
+    images = f"{report.split}: {report.images} images"
+    with contextlib.ExitStack() as stack:  # an interruption leaves all files of the older report, or none
+
+        def begun(name: str) -> Path:
+            return stack.enter_context(files.replacing(folder / name))
+
+        files.write_json(begun("report.json"), report.to_dict())
+        title = f"{images}, accuracy {100 * report.accuracy:.1f} %"
+        plots.save(plots.confusion(report.confusion, report.classes, title), begun("confusion.png"))
+        plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), begun("examples.png"))
+        if report.binary is not None:
+            plots.save(plots.roc(report.binary, report.classes, images), begun("roc.png"))
 
 
 def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plots.Examples]:

@@ -220,7 +220,8 @@ def _finished(path: Path, linked: str | None, epochs_run: int, began: float, rea
 
 
 def _status(error: BaseException) -> str:
-    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+    stopped = (Interrupted, KeyboardInterrupt)
+    if isinstance(error, stopped) or isinstance(error.__context__, stopped):  # a loader that got the signal too
         return "interrupted"
     if isinstance(error, DivergedError):
         return "diverged"

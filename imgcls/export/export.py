@@ -129,13 +129,13 @@ def comparison_images(data: str | None, preprocess: Preprocess) -> tuple[Pixels,
     side = preprocess.size
     drawn = np.stack([np.asarray(Image.fromarray(pattern).resize((side, side))) for pattern in coarse])
     if data is None:
-        return drawn, "drawn ones; --data compares yours"
+        return drawn, "drawn images"
     splits = open_source(data).splits
     listing = splits[next(name for name in ("test", "val", "train") if name in splits)]()
     chosen = listing.images.take(draws.sample(0, len(listing.images), MOST_IMAGES))
     images = np.stack([transform(chosen.load(index), preprocess) for index in range(len(chosen))])
     if len(images) < sum(BATCHES):
-        return np.concatenate([images, drawn]), f"{listing.where}, and drawn ones"
+        return np.concatenate([images, drawn]), f"{listing.where}, and drawn images"
     return images, listing.where
 
 
@@ -144,7 +144,7 @@ def _write(format: str, model: Exportable, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's exporters warn about their own insides
             resolve(f"{EXPORTERS[format]}:write")(model, path)
-    except (ImgclsError, OSError, MemoryError):
+    except (ImgclsError, OSError, MemoryError, ImportError):
         raise
     except Exception as error:  # the exporters have a class for each kind of failure
         problem = next(iter(str(error).splitlines()), type(error).__name__)

@@ -63,8 +63,8 @@ def test_two_classes_on_one_page(run: Run, best: Path, colours: Path) -> None:
         ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"],
         ["blue", "6", "100.0 %", "61.0-100.0 %", *ones],
         ["red", "6", "100.0 %", "61.0-100.0 %", *ones],
-        ["macro average", "12", "", "", *ones],
-        ["weighted average", "12", "", "", *ones],
+        ["macro avg", "12", "", "", *ones],
+        ["weighted avg", "12", "", "", *ones],
     ]
     assert confusion == [["true \\ predicted", "blue", "red"], ["blue", "6", "0"], ["red", "0", "6"]]
     assert result.stderr == f"evaluating {colours}/test: 12 images (test)\n"

@@ -18,7 +18,7 @@ HEADER = ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"]
 ROWS = [
     ["blue", "12", "66.7 %", "39.1-86.2 %", "0.668", "0.123", "0.571"],
     ["a class with a name of some length", "1234567", "100.0 %", "99.9-100.0 %", "0.998", "0.456", "0.789"],
-    ["macro average", "1234579", "", "", "0.833", "0.290", "0.680"],
+    ["macro avg", "1234579", "", "", "0.833", "0.290", "0.680"],
 ]
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 COLOURS = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
@@ -107,12 +107,12 @@ def test_on_a_narrow_one_each_row_becomes_a_sentence(drawn: Draw) -> None:
         "blue: images 12, accuracy 66.7 %, 95 % 39.1-86.2 %, precision 0.668, recall 0.123, F1 0.571 "
         "a class with a name of some length: images 1234567, accuracy 100.0 %, 95 % 99.9-100.0 %, precision 0.998, "
         "recall 0.456, F1 0.789 "
-        "macro average: images 1234579, precision 0.833, recall 0.290, F1 0.680"
+        "macro avg: images 1234579, precision 0.833, recall 0.290, F1 0.680"
     )
     assert [line for line in text.splitlines() if line.startswith("  ")] == [
         "  blue: images 12, accuracy 66.7 %, 95 %"[:40].rstrip(),
         "  a class with a name of some length: ",
-        "  macro average: images 1234579, ",
+        "  macro avg: images 1234579, ",
     ]
 
 

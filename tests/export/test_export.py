@@ -290,7 +290,7 @@ def test_at_most_256_images_of_data_are_compared_test_before_val_before_train(tm
     assert images.dtype == np.uint8
     draw_tree(tmp_path / "data", {"test/a": 3}, (20, 10))
     images, where = comparison_images(str(tmp_path / "data"), Preprocess(size=8, resize=8))
-    assert (where, len(images)) == (str(tmp_path / "data" / "test"), 3)
+    assert (where, len(images)) == (f"{tmp_path / 'data' / 'test'}, and drawn images", 3 + 20), "a batch of each size"
 
 
 def test_drawn_images_are_no_grey_noise() -> None:
