@@ -90,7 +90,7 @@ def test_the_tables_hold_the_figures_of_the_json_file(run: Run, three: tuple[Pat
         assert cells[4:] == [f"{row[rate]:.3f}" for rate in ("precision", "recall", "f1")]
     for cells, name in zip(per_class[4:], ("macro", "weighted"), strict=True):
         rates = [f"{report[f'{name}_{rate}']:.3f}" for rate in ("precision", "recall", "f1")]
-        assert cells == [f"{name} average", "24", "", "", *rates]
+        assert cells == [f"{name} avg", "24", "", "", *rates]
     counts = [[name, *map(str, row)] for name, row in zip("abc", report["confusion"], strict=True)]
     assert confusion == [["true \\ predicted", "a", "b", "c"], *counts]
     assert most_confused[0] == ["class", "taken for", "images", "share of class"]

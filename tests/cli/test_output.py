@@ -112,7 +112,7 @@ def test_on_a_narrow_one_each_row_becomes_a_sentence(drawn: Draw) -> None:
     assert [line for line in text.splitlines() if line.startswith("  ")] == [
         "  blue: images 12, accuracy 66.7 %, 95 %"[:40].rstrip(),
         "  a class with a name of some length: ",
-        "  macro avg: images 1234579, ",
+        "  macro avg: images 1234579, precision ",
     ]
 
 

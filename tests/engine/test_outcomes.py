@@ -267,7 +267,7 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> list[plots.Examples]:
         return figure
 
     monkeypatch.setattr(plots, "examples", look)
-    monkeypatch.setattr(plots, "save", lambda figure, path: None)
+    monkeypatch.setattr(plots, "save", lambda figure, path: path.touch())
     return found
 
 
