@@ -65,11 +65,13 @@ def predict(
     from imgcls.inference.model import load
 
     ignored: Counter[str] = Counter()
+    empty: list[str] = []
     paths = expand(
         images,
         sys.stdin.buffer if "-" in images else None,
         null,
         lambda path: ignored.update([os.path.splitext(path)[1].lower() or "no extension"]),
+        empty.append,
     )
     first = next((path for path in paths if path is not None), None)
     if first is None:
@@ -92,10 +94,12 @@ def predict(
         itertools.chain([first], paths), top_k=top_k, threshold=threshold, batch_size=batch_size, workers=workers
     )
     WRITERS[format](checked(predictions), min(top_k, len(model.card.classes)))
+    for argument in empty:
+        talk(f"error: {argument}: no images there; {WAYS}")
     if ignored:
         kinds = ", ".join(f"{kind} {count}" for kind, count in ignored.most_common())
         talk(f"note: files without an image extension were left out ({kinds}); name them to have them tried")
-    if failed:
+    if failed or empty:
         raise typer.Exit(Exit.SOME_FAILED)
 
 

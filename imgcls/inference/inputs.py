@@ -20,6 +20,7 @@ def expand(
     stdin: BinaryIO | None = None,
     null_separated: bool = False,
     on_ignored: Callable[[str], None] = lambda path: None,
+    on_empty: Callable[[str], None] = lambda argument: None,
 ) -> Iterator[str | None]:
     """Yield image paths in the order of `arguments`, each folder walked in sorted order.
 
@@ -31,21 +32,33 @@ def expand(
         stdin: where `-` reads one path per line.
         null_separated: paths on stdin end with a NUL byte.
         on_ignored: told each file of a folder that has no image extension.
+        on_empty: told each argument that gave no path.
     """
     for argument in arguments:
-        if argument == "-" and stdin is not None:
-            yield from _listed(stdin, b"\0" if null_separated else b"\n")
-        elif os.path.isdir(argument):
-            for path in walk(argument):
-                if is_image_name(path) or os.path.isdir(path):
-                    yield path
-                else:
-                    on_ignored(path)
-        elif not os.path.lexists(argument) and glob.has_magic(argument):
-            matches = sorted(glob.glob(argument, recursive=True))
-            yield from (path for path in matches if not os.path.isdir(path))
-        else:
-            yield argument
+        given = False
+        for path in _expanded(argument, stdin, null_separated, on_ignored):
+            given |= path is not None
+            yield path
+        if not given:
+            on_empty(argument)
+
+
+def _expanded(
+    argument: str, stdin: BinaryIO | None, null_separated: bool, on_ignored: Callable[[str], None]
+) -> Iterator[str | None]:
+    if argument == "-" and stdin is not None:
+        yield from _listed(stdin, b"\0" if null_separated else b"\n")
+    elif os.path.isdir(argument):
+        for path in walk(argument):
+            if is_image_name(path) or os.path.isdir(path):
+                yield path
+            else:
+                on_ignored(path)
+    elif not os.path.lexists(argument) and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))
+        yield from (path for path in matches if not os.path.isdir(path))
+    else:
+        yield argument
 
 
 def walk(folder: str) -> Iterator[str]:

@@ -162,3 +162,15 @@ def test_a_file_that_is_no_checkpoint_is_exit_4(run: Run, tmp_path: Path, conten
         result = run(*command, tmp_path / "model.pt")
         assert result.exit_code == Exit.CHECKPOINT
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("nothing", ["none-*.png", "folder"])
+def test_an_input_without_images_is_said_beside_those_that_have_some(
+    run: Run, best: Path, colours: Path, tmp_path: Path, nothing: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    image = colours / "test/red/00.png"
+    result = run("predict", tmp_path / nothing, image, "--ckpt", best)
+    assert result.exit_code == Exit.SOME_FAILED
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [str(image)]
+    assert f"error: {tmp_path / nothing}: no images there; give files" in result.stderr
