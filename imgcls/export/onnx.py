@@ -58,5 +58,5 @@ def write(exported: Exportable, path: Path) -> None:
 
 
 def read(path: Path) -> Model:
-    """Load the file as `predict` and `evaluate` do, without torch."""
-    return load(str(path), "cpu")
+    """Load the file as `predict` and `evaluate` do, without torch, and as others would: optimised."""
+    return load(str(path), "cpu", quick=False)

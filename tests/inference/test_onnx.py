@@ -98,6 +98,16 @@ def test_predict_answers_from_an_onnx_file(run: Run, network: Path, pictures: li
     assert f"{network}: means, epoch 0, not validated; from scratch" in result.stderr
 
 
+def test_a_handful_of_images_is_not_worth_an_optimised_session(network: Path, opened: list[Any]) -> None:
+    """The first batch decides, for good."""
+    few, many = load(str(network)), load(str(network))
+    answers = [few.logits(pixels(count)) for count in (1, 7)]
+    assert len(opened) == 2
+    np.testing.assert_allclose(many.logits(pixels(7)), answers[1], rtol=1e-5)
+    many.logits(pixels(7))
+    assert len(opened) == 3
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_network_for_levels_gets_levels(network: Path, count: int) -> None:
     images = pixels(count)
