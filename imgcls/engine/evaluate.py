@@ -165,7 +165,8 @@ def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: 
     if len(classes) == 2:
         if name is not None and name not in classes:
             raise UsageError(
-                f"--positive {name}: {ckpt} knows no such class{nearest(name, classes)}: {', '.join(classes)}"
+                f"--positive {name}: {ckpt} has no such class{nearest(name, classes)}; "
+                f"choose from: {', '.join(classes)}"
             )
         return 1 if name is None else classes.index(name)
     flag = "--positive" if name is not None else "--threshold"

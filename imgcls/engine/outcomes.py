@@ -80,9 +80,9 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
     Raises:
         WriteError: the disk or folder refuses one.
     """
+    older_curve = False
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        if json.loads((folder / "report.json").read_text(encoding="utf-8"))["binary"] and report.binary is None:
-            (folder / "roc.png").unlink()  # of the older report, which is replaced
+        older_curve = bool(json.loads((folder / "report.json").read_text(encoding="utf-8"))["binary"])
     images = f"{report.split}: {report.images} images"
     with contextlib.ExitStack() as stack:  # an interruption leaves all files of the older report, or none
 
@@ -95,6 +95,9 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
         plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), begun("examples.png"))
         if report.binary is not None:
             plots.save(plots.roc(report.binary, report.classes, images), begun("roc.png"))
+    if older_curve and report.binary is None:
+        with contextlib.suppress(OSError):
+            (folder / "roc.png").unlink()  # it belonged to the report that was just replaced
 
 
 def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plots.Examples]:

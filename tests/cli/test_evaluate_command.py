@@ -235,9 +235,12 @@ def refused(result: Result, code: Exit) -> str:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--positive", "rad"), "--positive rad: {best} knows no such class (did you mean 'red'?): blue, red"),
-        (("--positive", "ants"), "--positive ants: {best} knows no such class: blue, red"),
-        (("--positive", ""), "--positive : {best} knows no such class: blue, red"),
+        (
+            ("--positive", "rad"),
+            "--positive rad: {best} has no such class (did you mean 'red'?); choose from: blue, red",
+        ),
+        (("--positive", "ants"), "--positive ants: {best} has no such class; choose from: blue, red"),
+        (("--positive", ""), "--positive : {best} has no such class; choose from: blue, red"),
         (("--split", "tset"), "--split tset: not known (did you mean 'test'?); choose from: train, val, test"),
         (
             ("--device", "gpu"),

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from imgcls.checkpoint import Checkpoint
 from imgcls.data import draws
 from imgcls.data.splits import NO_HOLDOUT
 from imgcls.engine.evaluate import evaluate
-from imgcls.errors import WriteError
+from imgcls.errors import Interrupted, WriteError
 from imgcls.models.build import build_network
 from imgcls.pixels.transform import transform
 from imgcls.schema import EvalReport, ModelCard, Preprocess, Pretrained
@@ -251,6 +252,28 @@ def test_a_folder_can_be_written_again(
     report = evaluated(noise, guess, out=str(tmp_path), limit=5)
     assert json.loads((tmp_path / "report.json").read_text())["images"] == report.images == 5
     assert set(os.listdir(tmp_path)) == PICTURES
+
+
+def test_an_interruption_leaves_the_older_report_whole(
+    best: Path, colours: Path, noise: Path, guess: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "save", lambda figure, path: path.touch())
+    evaluated(colours, best, out=str(tmp_path))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def stopped(*arguments: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(plots, "examples", stopped)
+    with pytest.raises(Interrupted):
+        evaluated(noise, guess, out=str(tmp_path), limit=5)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_roc_png_of_the_users_own_stays(noise: Path, guess: Path, tmp_path: Path) -> None:
+    (tmp_path / "roc.png").write_text("precious")
+    evaluated(noise, guess, out=str(tmp_path), limit=5)
+    assert (tmp_path / "roc.png").read_text() == "precious"
 
 
 # Examples ------------------------------------------------------------------------------------------------------------
