@@ -15,6 +15,7 @@ from imgcls.errors import UsageError, nearest
 from imgcls.registry import ARCHITECTURES
 
 ResizeRule = Literal["crop", "squash", "pad"]
+Decode = Literal["full", "scaled"]
 
 DIGIT_DATASETS = ("mnist", "svhn")  # a mirrored digit is another picture: no flip by default
 SMALL_IMAGE = 40  # pixels; up to this side, crops are pad-and-crop and ResNets get the small stem
@@ -56,6 +57,15 @@ class DataConfig:
     rotate: float = setting(0.0, "Rotate training images by up to this many degrees either way.", low=0, high=180)
     color_jitter: float = setting(0.0, "Vary brightness, contrast and saturation by up to this share.", low=0, high=1)
     flip: bool | None = setting(None, "Mirror training images at random.", auto="yes, but not for mnist and svhn")
+    alternate_flip: bool = setting(False, "Mirror each training image in every other epoch instead of at random.")
+    cutout: int = setting(
+        0, "Cover a square of this side, pixels, somewhere in each training image; 0: off.", low=0, high=4096
+    )
+    decode: Decode = setting(
+        "full",
+        "How validation and all later commands decode: every pixel, or large pictures at a fraction of their size, "
+        "several times sooner. Random crops in training do so anyway.",
+    )
     batch_size: int = setting(64, "Images per batch and process.", low=1)
     val_split: float = setting(
         0.2, "Share of train/ held out when there is no validation folder; 0: none.", low=0, high=0.9
@@ -83,6 +93,8 @@ class DataConfig:
         check(self)
         if self.weights is not None and self.pretrained is not None:
             raise UsageError("--weights and --pretrained/--no-pretrained exclude each other: drop one")
+        if self.alternate_flip and self.flip is False:
+            raise UsageError("--alternate-flip and --no-flip exclude each other: drop one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +120,7 @@ class TrainConfig:
         auto="3e-4 (fine-tuning transformers, ConvNeXt: 1e-4), SGD 0.1 (fine-tuning, no BatchNorm: 0.01), by batch",
     )
     momentum: float = setting(0.9, "Momentum of SGD.", low=0, high=0.999)
+    nesterov: bool = setting(False, "Nesterov's momentum of SGD.")
     weight_decay: float = setting(1e-4, "Weight decay.", low=0)
     schedule: Literal["cosine", "onecycle", "step", "plateau", "constant"] = setting(
         "cosine",
@@ -126,6 +139,14 @@ class TrainConfig:
     clip_grad: float | None = setting(None, "Clip the norm of the gradient to this.", low=1e-12, auto="off")
     amp: bool | None = setting(None, "Mixed precision (bf16 where the GPU has it, else fp16).", auto="on CUDA only")
     ema: bool = setting(False, "Validate and keep an exponential moving average of the weights.")
+    cache: Literal["memory", "disk", "off"] | None = setting(
+        None,
+        "Keep decoded images in memory, or in a file in your cache folder for later runs too; changes no result.",
+        auto="memory, when they take at most half of what is free",
+    )
+    compile: bool = setting(False, "Compile the network (torch.compile): takes a minute, then saves time on a GPU.")
+    channels_last: bool | None = setting(None, "Memory format of the network.", auto="yes, but not on Apple GPUs")
+    sync_bn: bool = setting(False, "BatchNorm over the batches of all processes (several GPUs).")
     monitor: Literal["val-acc", "val-loss", "macro-f1"] = setting("val-acc", "What makes an epoch the best.")
     early_stop: int | None = setting(None, "Stop after this many epochs without improvement.", low=1, auto="off")
     out: str | None = setting(None, "Run folder.", auto="runs/<date-time>-<arch>, and ./best.pt points at its best")
@@ -153,6 +174,8 @@ class TrainConfig:
             raise UsageError("--warmup-epochs has no place in --schedule onecycle, which warms up itself: drop it")
         if self.momentum != 0.9 and self.optimizer != "sgd":
             raise UsageError(f"--momentum {self.momentum} is for SGD: type --optimizer sgd, or drop it")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise UsageError("--nesterov is for SGD with momentum: type --optimizer sgd, or drop it")
         if self.lr == 0:
             raise UsageError("--lr 0 would learn nothing: give a positive number")
         if self.amp and self.device not in ("auto",) and not self.device.startswith("cuda"):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from imgcls.config import parse_device
 from imgcls.errors import UsageError
 from imgcls.schema import Choice
+
+# Files with the limit of a container (cgroups 2, then 1) and what it uses; file cache counts as used there.
+CONTAINER_LIMITS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice]:
@@ -66,13 +76,50 @@ def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | 
     return torch.float16, Choice("precision", "fp16 mixed with a gradient scaler", f"{why}; the GPU has no bf16")
 
 
+def free_memory() -> int:
+    """Return how many bytes of main memory this process may still take: what is free, or its container's limit."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    except (OSError, StopIteration):  # not Linux
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for limit, used in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such limit: no such file, or the word "max"
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(0, free)
+
+
+def free_device_memory(device: torch.device) -> int:
+    """Return how many bytes a device has free; of the CPU, main memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+
+
+@contextmanager
+def fast_float32(device: torch.device) -> Iterator[None]:
+    """Let CUDA train in TF32 and with the convolutions that are fastest when tried; both are off again afterwards."""
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    _set_tf32(True)
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
+        _set_tf32(False)
+
+
 def full_float32() -> None:
     """Turn TF32 off: validation, evaluate and predict give float32 answers."""
+    _set_tf32(False)
+
+
+def _set_tf32(allowed: bool) -> None:
     # The newer `fp32_precision` settings are no choice: where one of cuDNN's is set, torch.export fails (torch 2.15).
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some versions call these deprecated
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = allowed
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def make_deterministic() -> None:

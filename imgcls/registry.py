@@ -16,6 +16,8 @@ ARCHITECTURES: dict[str, str] = {
     "bn-cnn": "imgcls.models.bn_cnn:build",
     "simple-cnn": "imgcls.models.simple_cnn:build",
     "lenet": "imgcls.models.lenet:build",
+    "resnet9": "imgcls.models.resnet9:build",
+    "resnet9-half": "imgcls.models.resnet9:build_half",
 } | dict.fromkeys(
     (
         *("alexnet", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),

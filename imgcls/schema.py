@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from imgcls.config import ResizeRule
+from imgcls.config import Decode, ResizeRule
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -38,7 +38,8 @@ class Preprocess:
     """How an image becomes network input; stored in every checkpoint and never re-derived.
 
     `decode` names the pixel semantics (EXIF orientation applied, 16 bits scaled to 8, transparency laid on
-    white, colour profiles ignored as torchvision's training recipes do), so that they can never change silently.
+    white, colour profiles ignored as torchvision's training recipes do; "scaled": large pictures are decoded at a
+    fraction of their size), so that they can never change silently.
     """
 
     size: int  # side of the square network input, pixels
@@ -49,15 +50,15 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
     colour: Literal["rgb"] = "rgb"
     exif: bool = True
-    decode: Literal["full"] = "full"
+    decode: Decode = "full"
 
     def __post_init__(self) -> None:
         """Refuse what no transform can do (a checkpoint may be a stranger's); TypeError or ValueError says what."""
-        words = ((self.rule, ResizeRule), (self.interpolation, Interpolation))
+        words = ((self.rule, ResizeRule), (self.interpolation, Interpolation), (self.decode, Decode))
         check_types({"size": self.size, "resize": self.resize}, {"size": int, "resize": int})
         if not (1 <= self.size <= 4096 and self.size <= self.resize <= 2 * 4096):
             raise ValueError(f"no valid preprocessing: size {self.size}, resize {self.resize}")
-        fixed = (self.colour, self.exif, self.decode) == ("rgb", True, "full")
+        fixed = (self.colour, self.exif) == ("rgb", True)
         if not fixed or any(value not in get_args(known) for value, known in words):
             raise ValueError(f"no valid preprocessing: {self.rule}, {self.interpolation}, {self.decode}")
         sane = all(abs(value) < 1e3 for value in (*self.mean, *self.std))
@@ -70,6 +71,11 @@ class Preprocess:
         red, green, blue = (round(255 * channel) for channel in self.mean)
         return red, green, blue
 
+    @property
+    def shorter(self) -> int | None:
+        """The shorter side that decoding must keep, pixels; None: all of it."""
+        return self.resize if self.decode == "scaled" else None
+
     def __str__(self) -> str:
         steps = {
             "crop": f"resize {self.resize} ({self.interpolation}), centre crop {self.size}",
@@ -77,7 +83,8 @@ class Preprocess:
             "pad": f"fit into {self.size}x{self.size} ({self.interpolation}), pad",
         }
         mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
-        return f"{steps[self.rule]}; mean {mean}; std {std}"
+        first = "decode at reduced size, " if self.decode == "scaled" else ""
+        return f"{first}{steps[self.rule]}; mean {mean}; std {std}"
 
 
 @dataclass(frozen=True, kw_only=True)

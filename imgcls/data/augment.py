@@ -1,8 +1,9 @@
 """Random changes to training images; every decision comes from uniform draws that `draws.uniforms` made.
 
-Works on upright RGB pictures and gives uint8 arrays. Knows neither files nor workers. Crops follow torchvision's
-RandomResizedCrop, but a box that does not fit is shrunk instead of drawn again; TrivialAugment is Müller and
-Hutter 2021 with torchvision's wide ranges; erasing is Zhong et al. 2020.
+A picture becomes a square frame (`frame`, one by one, from files or memory), and frames are varied in batches
+(`vary`, on the CPU or a GPU). Knows neither files nor workers. Crops follow torchvision's RandomResizedCrop, but a box
+that does not fit is shrunk instead of drawn again; TrivialAugment is Müller and Hutter 2021 with torchvision's wide
+ranges; erasing is Zhong et al. 2020, cutout DeVries and Taylor 2017, alternating flips Jordan 2024 (airbench).
 """
 
 from __future__ import annotations
@@ -14,19 +15,26 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageEnhance, ImageOps
+from torch.nn import functional as F
 
 from imgcls.config import SMALL_IMAGE
-from imgcls.pixels.transform import MOST_PIXELS, RESAMPLING, scaled_size, square, with_borders
-from imgcls.schema import Preprocess
+from imgcls.data.draws import ALTERNATE, hashed, uniforms
+from imgcls.pixels.decode import Pixels
+from imgcls.pixels.transform import MOST_PIXELS, RESAMPLING, scaled_size, with_borders
+from imgcls.schema import Interpolation, Preprocess
 
 DRAWS = 20  # uniform numbers per image; the columns below
 CROP, FLIP, ROTATE, JITTER, TRIVIAL, ERASE = slice(0, 4), 4, 5, slice(6, 9), slice(9, 12), slice(12, 17)
+CUTOUT = slice(17, 19)
 
 SMALLEST_CROP = {"light": 0.5, "standard": 0.25, "strong": 0.08}  # share of the picture's area
+PADDING = 4  # pixels that small images are shifted by at most
 ERASE_PROBABILITY = 0.25
 
 Draws = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,59 +43,103 @@ class Augmentation:
 
     kind: Literal["none", "light", "standard", "strong"]
     flip: bool
-    rotate: float  # degrees, either way
-    color_jitter: float  # share of brightness, contrast and saturation
+    rotate: float = 0  # degrees, either way
+    color_jitter: float = 0  # share of brightness, contrast and saturation
+    alternate_flip: bool = False  # mirror in every other epoch instead of at random
+    cutout: int = 0  # side of the covered square, pixels
 
     def __str__(self) -> str:
         extras = [
             *(["flip" if self.flip else "no flip"] if self.flip == (self.kind == "none") else []),
+            *(["alternating flip"] if self.alternate_flip else []),
             *([f"rotate {self.rotate:g}°"] if self.rotate else []),
             *([f"color jitter {self.color_jitter:g}"] if self.color_jitter else []),
+            *([f"cutout {self.cutout}"] if self.cutout else []),
         ]
         return ", ".join([self.kind, *extras])
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every epoch sees the same pixels."""
+        return self.kind == "none" and not (self.flip or self.rotate or self.color_jitter or self.cutout)
 
-def augment(
-    image: Image.Image, preprocess: Preprocess, augmentation: Augmentation, draws: Draws
-) -> npt.NDArray[np.uint8]:
-    """Turn an RGB picture into a training input: uint8 [size, size, 3].
+    def crops(self, size: int) -> bool:
+        """Tell whether boxes are cut at random from the picture, at this input size."""
+        return self.kind != "none" and size > SMALL_IMAGE
+
+    def shorter(self, size: int) -> int:
+        """Return the shorter side that a picture needs so that the smallest random crop still has `size` pixels."""
+        return math.ceil(size / math.sqrt(SMALLEST_CROP[self.kind]))
+
+
+def draw(augmentation: Augmentation, seed: int, epoch: int, positions: Integers, indices: Integers) -> Draws:
+    """Return the draws of one batch, float64 [B, DRAWS].
 
     Args:
-        image: any size.
+        augmentation: alternating flips depend on the image, not on its place.
+        seed: of the run.
+        epoch: counts from 1.
+        positions: places in the global order, int64 [B]; -1 for a filler.
+        indices: of the images, int64 [B].
+    """
+    values = uniforms(seed, epoch, np.maximum(positions, 0), DRAWS)
+    if augmentation.alternate_flip:
+        values[:, FLIP] = (hashed(ALTERNATE, seed, 0, indices) + np.uint64(epoch)) % np.uint64(2)
+    return values
+
+
+def frame(pixels: Pixels, preprocess: Preprocess, augmentation: Augmentation, draws: Draws) -> Pixels:
+    """Cut a training input uint8 [size, size, 3] from what `pictures.Pictures` gives for an image.
+
+    Args:
+        pixels: the picture, or already the frame where nothing is cut at random.
         preprocess: the deterministic transform, whose size, resize rule and interpolation apply here too.
         augmentation: what may happen.
         draws: uniform numbers [DRAWS] of this image in this epoch.
     """
-    kind, size = augmentation.kind, preprocess.size
-    if kind == "none":
-        picture = square(image, preprocess)
-    elif size > SMALL_IMAGE:
-        picture = _random_resized_crop(image, preprocess, SMALLEST_CROP[kind], draws[CROP])
-    elif kind == "light":
-        picture = square(image, preprocess)
-    else:
-        picture = _pad_and_crop(square(image, preprocess), draws[CROP])
-    if augmentation.flip and draws[FLIP] < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if not augmentation.crops(preprocess.size):
+        return pixels
+    return _random_resized_crop(pixels, preprocess, SMALLEST_CROP[augmentation.kind], draws[CROP])
+
+
+def vary(images: torch.Tensor, preprocess: Preprocess, augmentation: Augmentation, draws: Draws) -> torch.Tensor:
+    """Shift, mirror, turn, recolour and cover a batch of frames: uint8 [B, S, S, 3], on any device but for `strong`.
+
+    Args:
+        images: uint8 [B, S, S, 3]; may be overwritten.
+        preprocess: its mean colour covers.
+        augmentation: what may happen.
+        draws: uniform numbers [B, DRAWS].
+    """
+    side, fill = images.shape[1], torch.tensor(preprocess.fill, dtype=torch.uint8, device=images.device)
+    mirrored = draws[:, FLIP] < 0.5 if augmentation.flip else np.zeros(len(images), dtype=bool)
+    if augmentation.kind in ("standard", "strong") and side <= SMALL_IMAGE:
+        images = _shifted(images, (draws[:, CROP][:, 2:] * (2 * PADDING + 1)).astype(np.int64), mirrored)
+    elif mirrored.any():
+        some = _on(np.flatnonzero(mirrored), images)
+        images[some] = images[some].flip(2)
     if augmentation.rotate:
-        degrees = (2 * draws[ROTATE] - 1) * augmentation.rotate
-        picture = picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=preprocess.fill)
+        images = _rotated(images, (2 * draws[:, ROTATE] - 1) * augmentation.rotate, fill)
     if augmentation.color_jitter:
-        for enhance, draw in zip(_ENHANCERS, draws[JITTER], strict=True):
-            picture = enhance(picture).enhance(1 + (2 * draw - 1) * augmentation.color_jitter)
-    if kind == "strong":
-        picture = _trivial_augment(picture, preprocess.fill, draws[TRIVIAL])
-        return _erase(np.array(picture), preprocess.fill, draws[ERASE])
-    return np.asarray(picture)
+        images = _recoloured(images, 1 + (2 * draws[:, JITTER] - 1) * augmentation.color_jitter)
+    if augmentation.kind == "strong":
+        each = zip(images.numpy(), draws[:, TRIVIAL], strict=True)
+        images = torch.from_numpy(np.stack([_trivial_augment(one, preprocess.fill, values) for one, values in each]))
+        images = _covered(images, _erasing_boxes(side, draws[:, ERASE]), fill)
+    if augmentation.cutout:
+        corners = (draws[:, CUTOUT] * side).astype(np.int64) - augmentation.cutout // 2
+        images = _covered(images, np.hstack([corners, corners + augmentation.cutout]), fill)
+    return images
 
 
-def _random_resized_crop(image: Image.Image, preprocess: Preprocess, smallest: float, draws: Draws) -> Image.Image:
+def _random_resized_crop(pixels: Pixels, preprocess: Preprocess, smallest: float, draws: Draws) -> Pixels:
     """Cut a box of random area, shape (3:4 to 4:3) and place, and resize it to the input."""
     if preprocess.rule == "pad":
+        image = Image.fromarray(pixels)
         if max(image.size) ** 2 > MOST_PIXELS:  # the borders of a strip of 1 x 60000 would fill gigabytes
             image = image.resize(scaled_size(*image.size, longer=4 * preprocess.size))
-        image = with_borders(image, max(image.size), preprocess.fill)
-    width, height = image.size
+        pixels = np.asarray(with_borders(image, max(image.size), preprocess.fill))
+    height, width = pixels.shape[:2]
     area = smallest + draws[0] * (1 - smallest)
     ratio = math.exp((2 * draws[1] - 1) * math.log(4 / 3))
     # "squash" keeps the distortion of the deterministic transform: the box has the picture's own shape.
@@ -96,30 +148,82 @@ def _random_resized_crop(image: Image.Image, preprocess: Preprocess, smallest: f
     shrink = min(1.0, width / box_width, height / box_height)  # to fit, keeping its shape
     box_width, box_height = max(1, round(box_width * shrink)), max(1, round(box_height * shrink))
     left, top = int(draws[2] * (width - box_width + 1)), int(draws[3] * (height - box_height + 1))
-    box = (left, top, left + box_width, top + box_height)
-    return image.resize((preprocess.size,) * 2, RESAMPLING[preprocess.interpolation], box=box)
+    return _resized(pixels[top : top + box_height, left : left + box_width], preprocess.size, preprocess.interpolation)
 
 
-def _pad_and_crop(image: Image.Image, draws: Draws, padding: int = 4) -> Image.Image:
-    """Shift by up to `padding` pixels; what comes in from outside is the mirrored border."""
-    pixels = np.pad(np.asarray(image), ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
-    left, top = (int(draw * (2 * padding + 1)) for draw in draws[2:4])
-    return Image.fromarray(pixels[top : top + image.height, left : left + image.width])
+def _resized(pixels: Pixels, size: int, interpolation: Interpolation) -> Pixels:
+    """Resize to a square. torch does it within one level of Pillow and 4 times sooner (0.2 ms for 0.1 megapixels)."""
+    if interpolation not in ("bilinear", "bicubic"):
+        return np.asarray(Image.fromarray(pixels).resize((size, size), RESAMPLING[interpolation]))
+    planes = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]  # one dense copy, else it takes a quarter longer
+    scaled = F.interpolate(planes, (size, size), mode=interpolation, antialias=True)
+    resized: Pixels = scaled[0].permute(1, 2, 0).numpy()
+    return resized
 
 
-_ENHANCERS: tuple[Callable[[Image.Image], ImageEnhance._Enhance], ...] = (
-    ImageEnhance.Brightness,
-    ImageEnhance.Contrast,
-    ImageEnhance.Color,
-)
+def _on(values: npt.NDArray[np.generic], like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device, non_blocking=True)
+
+
+def _shifted(images: torch.Tensor, corners: Integers, mirrored: npt.NDArray[np.bool_]) -> torch.Tensor:
+    """Shift by up to `PADDING` pixels and mirror some; what comes in from outside is the mirrored border.
+
+    One gather of whole pixels: 160,000 images of 32 px a second on one CPU thread.
+    """
+    count, side = images.shape[:2]
+    border = np.pad(np.arange(side), PADDING, mode="reflect")
+    columns, rows = (border[corners[:, axis, None] + np.arange(side)] for axis in (0, 1))
+    columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    places = (np.arange(count)[:, None] * side + rows)[:, :, None] * side + columns[:, None, :]
+    return images.reshape(-1, 3).index_select(0, _on(places.reshape(-1), images)).view_as(images)
+
+
+def _rotated(images: torch.Tensor, degrees: Draws, fill: torch.Tensor) -> torch.Tensor:
+    """Turn each image counter-clockwise about its centre, bilinear; `fill` comes in from outside."""
+    cosine, sine, zero = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), np.zeros(len(degrees))
+    turns = np.stack([cosine, -sine, zero, sine, cosine, zero], axis=1).reshape(-1, 2, 3)
+    grid = F.affine_grid(_on(turns.astype(np.float32), images), [len(images), 3, *images.shape[1:3]], False)
+    planes = (images.float() - fill).permute(0, 3, 1, 2)
+    turned = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (turned.permute(0, 2, 3, 1) + fill).round().clamp(0, 255).to(torch.uint8)
+
+
+def _recoloured(images: torch.Tensor, factors: Draws) -> torch.Tensor:
+    """Scale brightness, contrast (about the mean grey) and saturation (about the pixel's grey), in this order."""
+    brightness, contrast, saturation = _on(factors.astype(np.float32), images).view(-1, 3, 1, 1, 1).unbind(1)
+    levels = (images * brightness).clamp(0, 255)
+    levels = torch.lerp(_grey(levels).mean((1, 2, 3), keepdim=True), levels, contrast).clamp(0, 255)
+    levels = torch.lerp(_grey(levels), levels, saturation).clamp(0, 255)
+    return levels.round().to(torch.uint8)
+
+
+def _grey(levels: torch.Tensor) -> torch.Tensor:
+    return (levels * levels.new_tensor([0.299, 0.587, 0.114])).sum(3, keepdim=True)  # ITU-R 601, as Pillow's
+
+
+def _erasing_boxes(side: int, draws: Draws) -> Integers:
+    """Return boxes of 2 % to 33 % of the area, shape 0.3 to 3.3, for one image in four; empty ones for the others."""
+    area = (0.02 + 0.31 * draws[:, 1]) * side**2
+    ratio = np.exp(math.log(0.3) + draws[:, 2] * math.log(3.3 / 0.3))
+    sizes = np.minimum(side, np.rint(np.sqrt(np.stack([area * ratio, area / ratio], axis=1)))).astype(np.int64)
+    corners = (draws[:, 3:5] * (side - sizes + 1)).astype(np.int64)
+    return np.hstack([corners, corners + sizes * (draws[:, :1] < ERASE_PROBABILITY)])
+
+
+def _covered(images: torch.Tensor, boxes: Integers, fill: torch.Tensor) -> torch.Tensor:
+    """Cover boxes int64 [B, 4] (top, left, bottom, right) with a colour."""
+    reach = np.arange(images.shape[1])
+    down, across = ((boxes[:, [axis]] <= reach) & (reach < boxes[:, [axis + 2]]) for axis in (0, 1))
+    return torch.where(_on((down[:, :, None] & across[:, None, :])[..., None], images), fill, images)
 
 
 def _affine(*, x: float = 0, y: float = 0, shear_x: float = 0, shear_y: float = 0) -> tuple[float, ...]:
     return (1, shear_x, x, shear_y, 1, y)
 
 
-def _trivial_augment(image: Image.Image, fill: tuple[int, int, int], draws: Draws) -> Image.Image:
+def _trivial_augment(pixels: Pixels, fill: tuple[int, int, int], draws: Draws) -> Pixels:
     """Apply one of 14 operations at one of 31 strengths."""
+    image = Image.fromarray(pixels)
     strength = int(draws[1] * 31) / 30
     signed = strength if draws[2] < 0.5 else -strength
 
@@ -142,16 +246,4 @@ def _trivial_augment(image: Image.Image, fill: tuple[int, int, int], draws: Draw
         lambda: ImageOps.autocontrast(image),
         lambda: ImageOps.equalize(image),
     )
-    return operations[int(draws[0] * len(operations))]()
-
-
-def _erase(pixels: npt.NDArray[np.uint8], fill: tuple[int, int, int], draws: Draws) -> npt.NDArray[np.uint8]:
-    """Cover a box of 2 % to 33 % of the area, shape 0.3 to 3.3, with the mean colour; one image in four."""
-    if draws[0] < ERASE_PROBABILITY:
-        height, width = pixels.shape[:2]
-        area = (0.02 + 0.31 * draws[1]) * height * width
-        ratio = math.exp(math.log(0.3) + draws[2] * math.log(3.3 / 0.3))
-        box_height, box_width = min(height, round(math.sqrt(area * ratio))), min(width, round(math.sqrt(area / ratio)))
-        top, left = int(draws[3] * (height - box_height + 1)), int(draws[4] * (width - box_width + 1))
-        pixels[top : top + box_height, left : left + box_width] = fill
-    return pixels
+    return np.asarray(operations[int(draws[0] * len(operations))]())

@@ -14,7 +14,7 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 
 # One stream per purpose, so that no two decisions share their draws.
-AUGMENT, ORDER, MIX, HOLDOUT, SAMPLE, STEP = range(6)
+AUGMENT, ORDER, MIX, HOLDOUT, SAMPLE, STEP, ALTERNATE = range(7)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Where a split's pictures are: files in a folder, or arrays in memory. Both give upright RGB pictures by index.
+"""Where a split's pictures are: files in a folder, or arrays in memory. Both give upright RGB pixels by index.
 
 Knows no labels and no splits.
 """
@@ -13,9 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from imgcls.pixels.decode import decode, image_size
+from imgcls.pixels.decode import Pixels, decode, image_size
 
 
 class Images(Protocol):
@@ -24,8 +23,11 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Return how many pictures there are."""
 
-    def load(self, index: int) -> Image.Image:
-        """Return one upright RGB picture; ImageError when it cannot be read."""
+    def load(self, index: int, shorter: int | None = None) -> Pixels:
+        """Return one upright RGB picture, uint8 [height, width, 3]; ImageError when it cannot be read.
+
+        With `shorter` it may be given at a fraction of its size, as `pixels.decode.decode` says.
+        """
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) in pixels, from the header alone; ImageError when it cannot be read."""
@@ -41,6 +43,9 @@ class Images(Protocol):
 
     def fingerprint(self) -> str:
         """Return a hash of names and byte sizes (files) or of the pixels (arrays)."""
+
+    def stamp(self) -> str:
+        """Return a hash of order and content; of files it takes paths, sizes and times for the content."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ class FileImages:
         """Return where a picture's file is."""
         return os.path.join(self.root, str(self.names[index]))
 
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int, shorter: int | None = None) -> Pixels:
         """Decode one file."""
-        return decode(self.path(index))
+        return decode(self.path(index), shorter=shorter)
 
     def size(self, index: int) -> tuple[int, int]:
         """Read one header."""
@@ -94,6 +99,18 @@ class FileImages:
             digest.update(f"{self.name(index)}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
+    def stamp(self) -> str:
+        """Hash the paths in their order, byte sizes and times of change."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            path = os.path.abspath(self.path(index))
+            try:
+                found = os.stat(path)
+                digest.update(os.fsencode(f"{path}\0{found.st_size} {found.st_mtime_ns}\n"))
+            except OSError:  # decoding it will say so
+                digest.update(os.fsencode(path))
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class ArrayImages:
@@ -117,9 +134,10 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def load(self, index: int) -> Image.Image:
-        """Make a picture of one entry."""
-        return Image.fromarray(self.pixels[self.numbers[index]]).convert("RGB")
+    def load(self, index: int, shorter: int | None = None) -> Pixels:
+        """Return one entry, always whole."""
+        pixels = self.pixels[self.numbers[index]]
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) in pixels; all entries have one size."""
@@ -142,3 +160,7 @@ class ArrayImages:
         digest = hashlib.sha256(self.numbers.tobytes())
         digest.update(np.ascontiguousarray(self.pixels).data)
         return digest.hexdigest()[:16]
+
+    def stamp(self) -> str:
+        """Return the fingerprint."""
+        return self.fingerprint()

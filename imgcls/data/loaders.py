@@ -6,10 +6,11 @@ Knows no devices and no models.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.data import draws
-from imgcls.data.augment import DRAWS, Augmentation, augment
-from imgcls.data.images import Images
+from imgcls.data.augment import Augmentation, draw, frame, vary
 from imgcls.data.listing import Listing
+from imgcls.data.pictures import Pictures, Store
 from imgcls.errors import DataError, ImageError, ResourceError
 from imgcls.inference.pool import available_cpus
-from imgcls.pixels.transform import transform
 from imgcls.schema import Choice, Preprocess
 
 MOST_WORKERS = 8
@@ -34,7 +34,7 @@ Place = tuple[int, int, int]  # epoch, position in the global order, index of th
 
 @dataclass(frozen=True)
 class Batch:
-    """Images uint8 [B, 3, S, S], labels int64 [B], and `real` bool [B]: False for a rank's filler images."""
+    """Images uint8 [B, 3, S, S] (channels last in memory), labels int64 [B], `real` bool [B]: False for fillers."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -44,43 +44,49 @@ class Batch:
         """Called by the DataLoader when the batch goes to a CUDA device."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.real.pin_memory())
 
+    def to(self, device: torch.device) -> Batch:
+        """Return it on a device, without waiting for the copy."""
+        return Batch(*(part.to(device, non_blocking=True) for part in (self.images, self.labels, self.real)))
 
-class Pictures(Dataset[Batch | str]):
+
+class Frames(Dataset[Batch | str]):
     """What runs in a worker: places in, one whole batch out, or the message of the image that failed."""
 
     def __init__(
         self,
-        images: Images,
+        pictures: Pictures | Store,
         labels: npt.NDArray[np.int64],
         preprocess: Preprocess,
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
-        self.images, self.labels = images, labels
+        self.pictures, self.labels = pictures, labels
         self.preprocess, self.augmentation, self.seed = preprocess, augmentation, seed
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pictures)
 
     def __getitems__(self, places: list[Place]) -> Batch | str:
-        """Decode one batch; a position of -1 marks a filler image."""
-        epoch, positions = places[0][0], [position for _, position, _ in places]
-        uniforms = draws.uniforms(self.seed, epoch, np.maximum(positions, 0), DRAWS)
-        size = self.preprocess.size
-        pixels = np.empty((len(places), size, size, 3), dtype=np.uint8)
-        for row, (_, _, index) in enumerate(places):
+        """Make one batch; a position of -1 marks a filler image."""
+        epoch, positions, indices = _columns(places)
+        size, augmentation = self.preprocess.size, self.augmentation
+        draws = None if augmentation is None else draw(augmentation, self.seed, epoch, positions, indices)
+        images = torch.empty((len(places), size, size, 3), dtype=torch.uint8)
+        rows = images.numpy()
+        for row, index in enumerate(indices.tolist()):
             try:
-                image = self.images.load(index)
+                pixels = self.pictures[index]
             except ImageError as error:
                 return str(error)
-            if self.augmentation is None:
-                pixels[row] = transform(image, self.preprocess)
-            else:
-                pixels[row] = augment(image, self.preprocess, self.augmentation, uniforms[row])
+            if augmentation is not None and draws is not None:
+                pixels = frame(pixels, self.preprocess, augmentation, draws[row])
+            rows[row] = pixels
+        if augmentation is not None and draws is not None:
+            images = vary(images, self.preprocess, augmentation, draws)
         return Batch(
-            torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
-            torch.from_numpy(self.labels[[index for _, _, index in places]]),
-            torch.tensor([position >= 0 for position in positions]),
+            images.permute(0, 3, 1, 2),
+            torch.from_numpy(self.labels[indices]),
+            torch.from_numpy(positions >= 0),
         )
 
 
@@ -120,7 +126,10 @@ class Places(Sampler[list[Place]]):
 
 
 class Batches:
-    """An epoch's batches again and again; `for batch in batches.epoch(3)`."""
+    """An epoch's batches again and again; `for batch in batches.epoch(3)`.
+
+    Loader processes make them from files or from a store; frames in memory are batched without, on their device.
+    """
 
     def __init__(
         self,
@@ -137,21 +146,45 @@ class Batches:
         pin_memory: bool = False,
     ) -> None:
         self.listing = listing
+        self.pictures = Pictures(listing.images, preprocess, augmentation)
         self.places = Places(len(listing.images), batch_size, seed=seed, shuffle=shuffle, rank=rank, ranks=ranks)
-        self._workers = min(workers, len(self.places))
-        self._loader: DataLoader[Batch | str] = DataLoader(
-            Pictures(listing.images, listing.labels, preprocess, augmentation, seed),
-            batch_sampler=self.places,
-            num_workers=self._workers,
-            collate_fn=_whole,
-            pin_memory=pin_memory,
-            persistent_workers=self._workers > 0,
-            worker_init_fn=_worker_signals,
-            generator=torch.Generator(),  # else every iterator draws from the global generator
-        )
+        self.seed, self.workers = seed, min(workers, len(self.places))
+        self._batch_size, self._pin_memory = batch_size, pin_memory
+        self._held: torch.Tensor | None = None
+        self._load_from(self.pictures)
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is held; 0 when images are decoded for each epoch."""
+        if self._held is not None:
+            return self._held.nbytes
+        return self._source.pixels.nbytes if isinstance(self._source, Store) else 0
+
+    def from_store(self, store: Store, device: torch.device) -> Batches:
+        """Return the same batches made from a store: on `device` where its frames need no more than `vary`."""
+        augmentation = self.pictures.augmentation
+        if self.pictures.shorter is None and not (augmentation and augmentation.kind == "strong"):
+            return self.from_tensor(torch.from_numpy(store.frames()).to(device))
+        batches = copy.copy(self)
+        batches._load_from(store)
+        return batches
+
+    def in_order(self) -> Batches:
+        """Return all images once, unchanged and in order, for one process alone."""
+        batches = copy.copy(self)
+        batches.places = Places(len(self.listing.images), self._batch_size, seed=self.seed, shuffle=False)
+        if self._held is None:
+            batches._load_from(self._source)
+        return batches
+
+    def from_tensor(self, held: torch.Tensor) -> Batches:
+        """Return the same batches made from frames uint8 [n, S, S, 3], or from features float32 [n, …], in memory."""
+        batches = copy.copy(self)
+        batches._held = held
+        return batches
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -161,10 +194,13 @@ class Batches:
             ResourceError: a worker process died.
         """
         self.places.epoch = epoch
+        if self._held is not None:
+            yield from self._from_memory(self._held)
+            return
         try:
             for batch in self._loader:
                 if isinstance(batch, str):
-                    raise DataError(f"{batch}: replace or remove the file")
+                    raise unreadable(batch)
                 yield batch
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
@@ -172,6 +208,63 @@ class Batches:
                     f"a loader process died ({' '.join(str(error).split())}): memory may be short; lower --workers"
                 ) from error
             raise
+
+    def _load_from(self, pictures: Pictures | Store) -> None:
+        self._source = pictures
+        preprocess, augmentation = self.pictures.preprocess, self.pictures.augmentation
+        self._loader: DataLoader[Batch | str] = DataLoader(
+            Frames(pictures, self.listing.labels, preprocess, augmentation, self.seed),
+            batch_sampler=self.places,
+            num_workers=self.workers,
+            collate_fn=_whole,
+            pin_memory=self._pin_memory,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=_worker_signals,
+            generator=torch.Generator(),  # else every iterator draws from the global generator
+        )
+
+    def _from_memory(self, held: torch.Tensor) -> Iterator[Batch]:
+        labels = torch.from_numpy(self.listing.labels).to(held.device)
+        augmentation = self.pictures.augmentation
+        for places in self.places:
+            epoch, positions, indices = _columns(places)
+            chosen = torch.from_numpy(indices).to(held.device, non_blocking=True)
+            images = held.index_select(0, chosen)
+            if augmentation is not None and held.dtype == torch.uint8:
+                draws = draw(augmentation, self.seed, epoch, positions, indices)
+                images = vary(images, self.pictures.preprocess, augmentation, draws)
+            if held.dtype == torch.uint8:
+                images = images.permute(0, 3, 1, 2)
+            real = torch.from_numpy(positions >= 0).to(held.device, non_blocking=True)
+            yield Batch(images, labels.index_select(0, chosen), real)
+
+
+def moved(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches on a device; on CUDA they are copied beside the computation, on a stream of their own."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            there = batch.to(device)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for part in (there.images, there.labels, there.real):
+            part.record_stream(computing)  # else its memory could be reused while the network still reads it
+        yield there
+
+
+def unreadable(problem: str) -> DataError:
+    """Return the error of an image that training or evaluation cannot do without."""
+    return DataError(f"{problem}: replace or remove the file")
+
+
+def _columns(places: list[Place]) -> tuple[int, draws.Integers, draws.Integers]:
+    """Return the epoch, the positions and the indices of a batch's places, int64 [B]."""
+    _, positions, indices = np.array(places, dtype=np.int64).T
+    return places[0][0], positions, indices
 
 
 def choose_workers(asked: int | None, batch_bytes: int, processes: int = 1) -> Choice:

@@ -16,8 +16,8 @@ from imgcls import checkpoint
 from imgcls.device import choose_amp, choose_device, full_float32
 from imgcls.inference import model as inference
 from imgcls.inference.model import Logits, Model
-from imgcls.inference.pool import Pixels
 from imgcls.models.build import build_model
+from imgcls.pixels.decode import Pixels
 from imgcls.registry import BACKENDS
 from imgcls.schema import ModelCard
 
@@ -68,6 +68,8 @@ def open_model(path: str, device: str, amp: bool) -> Opened:
     precision, _ = choose_amp(amp, place)
     full_float32()
     model = build_model(stored.card, stored.model).to(place).eval()
+    if place.type != "mps":
+        model = model.in_channels_last()
     return Opened(model, stored.card, stored.holdout, place, precision)
 
 

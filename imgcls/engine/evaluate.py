@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from imgcls import files
 from imgcls.data.listing import Listing
-from imgcls.data.loaders import Batches, choose_workers
+from imgcls.data.loaders import Batches, choose_workers, moved
 from imgcls.data.splits import for_evaluation
 from imgcls.distributed import World
 from imgcls.engine.backend import open_model
@@ -214,8 +214,8 @@ def count(
     total = min(len(batches), most_batches or len(batches))
     began = reported = time.monotonic()
     seen = 0
-    for number, batch in enumerate(islice(batches.epoch(epoch), total), start=1):
-        images, labels, real = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels, batch.real))
+    for number, batch in enumerate(moved(islice(batches.epoch(epoch), total), device), start=1):
+        images, labels, real = batch.images, batch.labels, batch.real
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images).float()
         predicted = logits.argmax(1)  # of equal logits the first, as predict does

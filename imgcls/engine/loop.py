@@ -20,15 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imgcls.config import TrainConfig
 from imgcls.data import draws
-from imgcls.data.loaders import Batch
-from imgcls.distributed import World
+from imgcls.data.loaders import Batch, moved
 from imgcls.engine import diagnose
 from imgcls.engine.mix import mix
 from imgcls.engine.optim import lr_factor
 from imgcls.engine.plan import Plan, State
 from imgcls.errors import DivergedError, UsageError
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
-from imgcls.models.build import Classifier, head
+from imgcls.models.build import head, last_layers
 
 STEPS_TO_ESTIMATE = 20
 
@@ -53,18 +52,17 @@ def train_epoch(
         DivergedError: the loss is NaN or infinite.
     """
     config, device, world = plan.config, plan.device, plan.world
-    frozen = is_frozen(config, epoch)
-    model = _ready(state.model, frozen, world, device)
+    model = _ready(state, plan, is_frozen(config, epoch))
     total = min(len(plan.batches), most_batches or len(plan.batches))
     window_weights = step_weights(plan, epoch)
     mixing = bool(config.mixup or config.cutmix)
     sums = torch.zeros(2, device=device)  # loss, right answers
-    checked_step, images_seen, waited, lr = state.step, 0, 0.0, 0.0
+    checked_step, images_seen, lr = state.step, 0, 0.0
     began = reported = time.monotonic()
-    for number, (batch, wait) in enumerate(_timed(islice(plan.batches.epoch(epoch), total)), start=1):
-        waited += wait
+    batches = _Timed(islice(plan.batches.epoch(epoch), total))
+    for number, batch in enumerate(moved(batches, device), start=1):
         closes_step = number % config.accumulate == 0 or number == len(plan.batches)
-        images, labels, real = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels, batch.real))
+        images, labels, real = batch.images, batch.labels, batch.real
         _seed_dropout(device, draws.step_seed(config.data.seed, epoch, number, world.rank))
         share = 1.0
         if mixing:
@@ -107,7 +105,7 @@ def train_epoch(
         "train_acc": None if mixing else right / images,
         "lr": lr,
         "images_per_second": images / seconds,
-        "data_wait": waited / seconds,
+        "data_wait": batches.waited / seconds,
     }
 
 
@@ -128,19 +126,17 @@ def step_weights(plan: Plan, epoch: int) -> npt.NDArray[np.float64]:
     return np.add.reduceat(weights, places.bounds[:-1][:: plan.config.accumulate])
 
 
-def _ready(model: Classifier, frozen: bool, world: World, device: torch.device) -> nn.Module:
-    """Set train mode and what learns; a frozen backbone's BatchNorm stays in eval mode."""
-    model.train()
-    _, layer = head(model.network)
-    model.network.requires_grad_(not frozen)
-    layer.requires_grad_(True)
-    if frozen:
-        for module in model.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-    if world.size == 1:
+def _ready(state: State, plan: Plan, frozen: bool) -> nn.Module:
+    """Set train mode and what learns. A frozen backbone stays in eval mode: BatchNorm, dropout and all."""
+    network = state.model.network
+    state.model.train(not frozen)
+    last_layers(network).train()
+    network.requires_grad_(not frozen)
+    head(network)[1].requires_grad_(True)
+    model = plan.part(state.forward, network)
+    if plan.world.size == 1:
         return model
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    return DistributedDataParallel(model, device_ids=[plan.device] if plan.device.type == "cuda" else None)
 
 
 def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -204,14 +200,20 @@ def _unsynchronised(model: nn.Module, closes_step: bool) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
-def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch with the seconds it was waited for."""
-    while True:
-        began = time.monotonic()
-        batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch, time.monotonic() - began
+class _Timed:
+    """Batches, and the seconds they were waited for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.waited = batches, 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            began = time.monotonic()
+            batch = next(self.batches, None)
+            self.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
 
 
 def _duration(seconds: float) -> str:

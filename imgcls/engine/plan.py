@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 import imgcls
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
 from imgcls.data.loaders import Batches
-from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
+from imgcls.data.pictures import choose_cache
+from imgcls.device import choose_amp, choose_device, free_memory, full_float32, make_deterministic
 from imgcls.distributed import World
 from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.models import pretrained
-from imgcls.models.build import Classifier, build_network, has_small_stem, load_state
+from imgcls.models.build import Classifier, build_network, has_small_stem, last_layers, load_state
 from imgcls.schema import Choice, ModelCard
 
 
@@ -32,6 +34,7 @@ class State:
     """What changes while training: everything here goes into last.pt."""
 
     model: Classifier
+    forward: nn.Module  # the model as it is trained: compiled with `--compile`
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: Ema | None
@@ -82,6 +85,11 @@ class Plan:
     prepared: Prepared
     card: ModelCard
     choices: tuple[Choice, ...]  # the device first
+    on_features: bool = False  # the batches hold the features of a frozen backbone, not images
+
+    def part(self, model: nn.Module, network: nn.Module) -> nn.Module:
+        """Return what the batches go through: the model, or its last layers alone when they are features."""
+        return last_layers(network) if self.on_features else model
 
     @property
     def steps_per_epoch(self) -> int:
@@ -122,7 +130,13 @@ def build(
         prepared = replace(prepared, start=replace(start, state=None))  # not kept in memory for the whole run
     if last is not None:
         load_state(network, last.model)
+    if config.sync_bn:
+        if world.size == 1 or device.type != "cuda":
+            raise UsageError("--sync-bn is for several GPUs: start it under torchrun, or drop it")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     model = Classifier(network, preprocess).to(device)
+    if config.channels_last if config.channels_last is not None else device.type != "mps":
+        model = model.in_channels_last()
     batches = training_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
     effective_batch = config.data.batch_size * config.accumulate * world.size
     lr = choose_lr(config, network, start.pretrained.used is not None, effective_batch)
@@ -131,6 +145,7 @@ def build(
     weights = balanced_weights(counts) if config.class_weights == "balanced" else np.ones(len(classes), np.float32)
     state = State(
         model=model,
+        forward=torch.compile(model) if config.compile else model,  # type: ignore[arg-type] # the same, wrapped
         optimizer=build_optimizer(config, network, float(lr.value)),
         scaler=torch.amp.GradScaler(device.type, enabled=amp is torch.float16),
         ema=Ema(model) if config.ema else None,
@@ -138,6 +153,10 @@ def build(
     )
     if last is not None:
         state.restore(last.training)
+    val = validation_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
+    parts = [split.pictures for split in (batches, val) if split is not None]
+    asked = "off" if config.dry_run else config.cache  # a dry run sees two batches only
+    cache = choose_cache(asked, parts, free_memory() // world.local_size)
     card = ModelCard(
         arch=config.data.arch,
         arch_options=options,
@@ -159,10 +178,10 @@ def build(
         warmup_steps=int(warmup.value),
         class_weights=torch.from_numpy(weights).to(device),
         batches=batches,
-        val=validation_batches(prepared, config.data, world, pin_memory=device.type == "cuda"),
+        val=val,
         prepared=prepared,
         card=card,
-        choices=(device_choice, precision, *prepared.choices, stem, lr, warmup),
+        choices=(device_choice, precision, *prepared.choices, cache, stem, lr, warmup),
     )
     return state, plan, said
 

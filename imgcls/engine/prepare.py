@@ -89,7 +89,14 @@ def prepare(
             choices.append(Choice("flip", flip, f"{splits.dataset} shows digits"))
     batch_bytes = config.batch_size * 3 * preprocess.size**2
     workers = choose_workers(config.workers, batch_bytes, world.local_size)
-    augmentation = Augmentation(kind=config.augment, flip=flip, rotate=config.rotate, color_jitter=config.color_jitter)
+    augmentation = Augmentation(
+        kind=config.augment,
+        flip=flip or config.alternate_flip,
+        rotate=config.rotate,
+        color_jitter=config.color_jitter,
+        alternate_flip=config.alternate_flip,
+        cutout=config.cutout,
+    )
     return Prepared(splits, preprocess, augmentation, start, int(workers.value), (*choices, workers))
 
 
@@ -184,6 +191,12 @@ def _choose_preprocess(
     whole = config.resize != "crop" or size <= UNCROPPED_SIZE
     resize = size if whole else round(size * ratio)
     preprocess = Preprocess(
-        size=size, resize=resize, rule=config.resize, interpolation=interpolation, mean=mean, std=std
+        size=size,
+        resize=resize,
+        rule=config.resize,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        decode=config.decode,
     )
     return preprocess, whose, why

@@ -10,7 +10,10 @@ from imgcls.engine.prepare import Prepared
 from imgcls.errors import DataError, UsageError
 
 # Settings that may differ, because they do not change what is learnt; the data is held against its fingerprint.
-HARMLESS = ("data", "workers", "device", "out", "resume", "overwrite", "tensorboard", "early_stop", "epochs")
+HARMLESS = (
+    *("data", "workers", "device", "cache", "compile", "channels_last"),
+    *("out", "resume", "overwrite", "tensorboard", "early_stop", "epochs"),
+)
 
 
 def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: World) -> str | None:

@@ -16,10 +16,11 @@ import torch
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig
-from imgcls.device import choose_amp, choose_device
+from imgcls.device import choose_amp, choose_device, fast_float32
 from imgcls.distributed import World, joined, world_from_environment
 from imgcls.engine import announce, diagnose, resume, run_folder
 from imgcls.engine.evaluate import count, silent
+from imgcls.engine.hold import hold
 from imgcls.engine.loop import train_epoch
 from imgcls.engine.monitor import is_best, is_over, score
 from imgcls.engine.optim import plateau_drops
@@ -115,10 +116,13 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
 def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWriter, report: Report) -> str:
     """Train, validate, save, judge, again and again; returns why it ended."""
     config, said = plan.config, set[str]()
+    if not is_over(config, state.history):
+        plan = hold(state, plan, report)
     while not is_over(config, state.history):
         began, epoch = time.monotonic(), len(state.history) + 1
         drops = plateau_drops([score(row, config.monitor) for row in state.history])
-        trained = train_epoch(state, plan, epoch, drops, report)
+        with fast_float32(plan.device):
+            trained = train_epoch(state, plan, epoch, drops, report)
         measured = _validate(state, plan, epoch, report)
         row = _metrics_row(epoch, state.step, trained, measured, time.monotonic() - began)
         best = is_best(row, state.history, config.monitor)
@@ -137,7 +141,7 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
 def _validate(state: State, plan: Plan, epoch: int, report: Report) -> EvalReport | None:
     if plan.val is None:
         return None
-    model, classes = state.validated, plan.card.classes
+    model, classes = plan.part(state.validated, state.validated.network), plan.card.classes
     try:
         return count(model, plan.val, classes, plan.device, split="val", epoch=epoch, world=plan.world, report=report)
     except CheckpointError as error:

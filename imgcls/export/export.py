@@ -27,7 +27,7 @@ from imgcls.events import Report, Said
 from imgcls.export.model import INPUTS, Exportable, exportable
 from imgcls.export.verify import BATCHES, answers
 from imgcls.inference.model import Logits, softmax
-from imgcls.inference.pool import Pixels
+from imgcls.pixels.decode import Pixels
 from imgcls.pixels.transform import transform
 from imgcls.registry import EXPORTERS, resolve
 from imgcls.schema import Exported, ModelCard, Preprocess

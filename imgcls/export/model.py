@@ -17,8 +17,8 @@ from torch import nn
 
 from imgcls.checkpoint import Checkpoint
 from imgcls.inference.model import Logits, Model
-from imgcls.inference.pool import Pixels
 from imgcls.models.build import Classifier, build_model
+from imgcls.pixels.decode import Pixels
 from imgcls.schema import ModelCard
 
 INPUTS = {"uint8": "levels 0 to 255", "float32": "levels divided by 255, 0 to 1"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from imgcls.inference.model import Logits, Model
-from imgcls.inference.pool import Pixels
+from imgcls.pixels.decode import Pixels
 from imgcls.registry import EXPORTERS, resolve
 
 BATCHES = (1, 2, 7)  # sizes in turn, because a batch size may have been frozen into the graph

@@ -10,15 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-import numpy.typing as npt
-
 from imgcls.errors import ImageError
-from imgcls.pixels.decode import decode
-from imgcls.pixels.transform import transform
+from imgcls.pixels.decode import Pixels
+from imgcls.pixels.transform import read
 from imgcls.schema import Preprocess
 
-Pixels = npt.NDArray[np.uint8]
 Decoded = tuple[str, Pixels | ImageError]
 
 HANDFUL = 4  # the first images, for which starting threads is not worth it
@@ -63,6 +59,6 @@ def decoded(
 
 def _read(path: str, preprocess: Preprocess) -> Decoded:
     try:
-        return path, transform(decode(path), preprocess)
+        return path, read(path, preprocess)
     except ImageError as error:
         return path, error

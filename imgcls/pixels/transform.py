@@ -9,21 +9,32 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from imgcls.pixels.decode import Pixels, decode
 from imgcls.schema import Preprocess
 
 MOST_PIXELS = 178_956_970  # what Pillow accepts from a file; a strip of 1 x 60000 would be resized to far more
 RESAMPLING = {name.lower(): Image.Resampling[name] for name in Image.Resampling.__members__}
 
 
-def transform(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Return the network input of an RGB picture: uint8 [size, size, 3], levels 0..255."""
-    return np.asarray(square(image, preprocess))
+def read(source: str, preprocess: Preprocess) -> Pixels:
+    """Decode a file and return the network input: uint8 [size, size, 3], levels 0..255.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    return transform(decode(source, shorter=preprocess.shorter), preprocess)
 
 
-def square(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def transform(pixels: Pixels, preprocess: Preprocess) -> Pixels:
+    """Return the network input of an RGB picture uint8 [height, width, 3]: uint8 [size, size, 3]."""
+    if preprocess.resize == preprocess.size == pixels.shape[0] == pixels.shape[1]:
+        return pixels  # every rule and every interpolation would leave it as it is
+    return np.asarray(_square(Image.fromarray(pixels), preprocess))
+
+
+def _square(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     """Bring a picture to size x size pixels by the resize rule."""
     size, resample = preprocess.size, RESAMPLING[preprocess.interpolation]
     width, height = image.size
@@ -33,7 +44,7 @@ def square(image: Image.Image, preprocess: Preprocess) -> Image.Image:
         return with_borders(image.resize(scaled_size(width, height, longer=size), resample), size, preprocess.fill)
     scaled = scaled_size(width, height, shorter=preprocess.resize)
     if math.prod(scaled) > MOST_PIXELS:
-        return square(_middle(image), preprocess)
+        return _square(_middle(image), preprocess)
     resized = image.resize(scaled, resample)
     # torchvision's CenterCrop rounds half to even, so does Python.
     left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)

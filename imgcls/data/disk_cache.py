@@ -1,0 +1,104 @@
+"""Decoded pictures in a file of the user's cache folder, found again by later runs on the same files.
+
+A file is written whole or not at all and is read through a memory map. Knows no training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from imgcls import files
+from imgcls.data.pictures import Pictures, Store, decoded
+from imgcls.errors import WriteError
+
+SHARE = 0.5  # of the free disk, that all files in the folder may take together
+SUFFIX = ".pixels"
+FORMAT = 1  # part of the key: another layout or another decoder makes other files
+
+
+def folder() -> Path:
+    """Return where the files are: imgcls/ in $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")) / "imgcls"
+
+
+def file_of(pictures: Pictures) -> Path:
+    """Return the file for these pictures: other files, sizes, times or decoding, another name."""
+    what = (
+        FORMAT,
+        pictures.images.stamp(),
+        pictures.shorter,
+        pictures.preprocess if pictures.shorter is None else None,
+    )
+    return folder() / (hashlib.sha256(repr(what).encode()).hexdigest()[:32] + SUFFIX)
+
+
+def find(pictures: Pictures) -> Store | None:
+    """Return the store that an earlier run wrote, or None."""
+    path = file_of(pictures)
+    length = 24 * len(pictures)
+    try:
+        pixels = np.memmap(path, dtype=np.uint8, mode="c")  # "c": nobody writes, but torch wants to be able to
+        places = np.frombuffer(bytes(pixels[-length:]), dtype=np.int64).reshape(-1, 3)
+        os.utime(path)  # used now: `_make_room` removes what was not used for longest
+    except (OSError, ValueError):
+        return None
+    return Store(pixels[:-length], places)
+
+
+def write(pictures: Pictures, workers: int, told: Callable[[int], None]) -> Store:
+    """Decode all pictures into a file.
+
+    Args:
+        pictures: of a split.
+        workers: decoding threads.
+        told: receives the number of images done, and may raise.
+
+    Raises:
+        ImageError: naming the first that cannot be read.
+        WriteError: they would take more than half of the free disk, or the disk refuses them.
+    """
+    path = file_of(pictures)
+    files.check_folder(path.parent)
+    limit = _make_room(path.parent, pictures.bytes())
+    places: list[tuple[int, int, int]] = []
+    end = 0
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        for some in decoded(pictures, workers):
+            for picture in some:
+                if end + picture.size > limit:
+                    raise _too_large(path.parent, end + picture.size, limit)
+                file.write(np.ascontiguousarray(picture).data)
+                places.append((end, *picture.shape[:2]))
+                end += picture.size
+            told(len(places))
+        file.write(np.array(places, dtype=np.int64).data)
+    store = find(pictures)
+    if store is None:
+        raise WriteError(f"{path}: was written and cannot be read; type --cache memory or --cache off")
+    return store
+
+
+def _make_room(place: Path, needed: int) -> int:
+    """Remove the files that were not used for longest until `needed` bytes may be added; return the limit in bytes."""
+    stored = sorted(place.glob("*" + SUFFIX), key=lambda path: path.stat().st_mtime)
+    sizes = {path: path.stat().st_size for path in stored}
+    limit = int(SHARE * (shutil.disk_usage(place).free + sum(sizes.values())))
+    if needed > limit:
+        raise _too_large(place, needed, limit)
+    for path in stored:
+        if sum(sizes.values()) + needed <= limit:
+            break
+        path.unlink(missing_ok=True)
+        del sizes[path]
+    return limit - sum(sizes.values())
+
+
+def _too_large(place: Path, needed: int, limit: int) -> WriteError:
+    room = f"half of the free disk is {limit / 2**30:.1f} GiB"
+    return WriteError(f"--cache disk: needs {needed / 2**30:.1f} GiB in {place}, {room}; type --cache off")

@@ -1,0 +1,167 @@
+"""What of an image's way to the network is the same in every epoch, and a store that holds it decoded.
+
+Where boxes are cut at random that is the picture itself, large enough for the smallest of them; elsewhere the frame
+that the deterministic transform gives. So training sees the same pixels with a store and without. Knows no batches.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgcls.data.augment import Augmentation, Integers
+from imgcls.data.draws import sample
+from imgcls.data.images import Images
+from imgcls.pixels.decode import Pixels, reduced_size
+from imgcls.pixels.transform import transform
+from imgcls.schema import Choice, Preprocess
+
+CHUNK = 32  # images that a decoding thread takes at a time; one by one costs a tenth more for 32 px
+AHEAD = 4  # chunks per thread that may wait to be stored
+TINY = 64  # pixels; up to this side threads wait for each other: two decode 5,800 images/s, one 8,300
+SAMPLED = 256  # headers that tell how large the pictures are
+SHARE = 0.5  # of the free memory, that decoded images may take
+SLACK = 1.25  # what the estimate from a few headers may be wrong by
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of one split, decoded when asked for: uint8 [height, width, 3].
+
+    Attributes:
+        images: where they are.
+        preprocess: the deterministic transform.
+        augmentation: of training images; None: evaluated ones.
+    """
+
+    images: Images
+    preprocess: Preprocess
+    augmentation: Augmentation | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Pixels:
+        """Decode one; ImageError when it cannot be read."""
+        if self.shorter is not None:
+            return self.images.load(index, self.shorter)
+        return transform(self.images.load(index, self.preprocess.shorter), self.preprocess)
+
+    @property
+    def shorter(self) -> int | None:
+        """The shorter side that random crops need, pixels; None: these are frames, uint8 [size, size, 3]."""
+        size, augmentation = self.preprocess.size, self.augmentation
+        return augmentation.shorter(size) if augmentation and augmentation.crops(size) else None
+
+    def bytes(self) -> int:
+        """Return how much a store of them takes; for pictures of all sizes it is estimated from a few headers."""
+        if self.shorter is None:
+            return len(self) * 3 * self.preprocess.size**2
+        sampled = [self.images.size(int(index)) for index in sample(0, len(self), SAMPLED)]
+        sides = [reduced_size(width, height, self.shorter) for width, height in sampled]
+        return round(3 * len(self) * sum(width * height for width, height in sides) / len(sides))
+
+
+@dataclass(frozen=True)
+class Store:
+    """Decoded pictures, one behind the other; indexed like `Pictures`.
+
+    Attributes:
+        pixels: uint8 [bytes], in memory or a memory-mapped file.
+        places: int64 [n, 3]: where a picture begins, its height and width.
+    """
+
+    pixels: Pixels
+    places: Integers
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Pixels:
+        start, height, width = self.places[index].tolist()
+        return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
+
+    def frames(self) -> Pixels:
+        """Return all of them as uint8 [n, S, S, 3]; they must be of one size."""
+        _, height, width = self.places[0].tolist()
+        return self.pixels[: 3 * len(self) * height * width].reshape(len(self), height, width, 3)
+
+
+def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int) -> Choice:
+    """Decide where decoded images are kept, with the reason.
+
+    Args:
+        asked: `--cache`, or None.
+        parts: the pictures of each split.
+        free: bytes of memory that this process may still take.
+    """
+    if asked == "off":
+        return Choice("cache", "off", "as asked")
+    needed = sum(part.bytes() for part in parts)
+    size = f"the images take {needed / 2**30:.2g} GiB decoded"
+    if asked is not None:
+        return Choice("cache", asked, f"as asked; {size}")
+    if SLACK * needed > SHARE * free:
+        return Choice("cache", "off", f"{size}, half of the free memory is {SHARE * free / 2**30:.2g} GiB")
+    return Choice("cache", "memory", f"{size}, {free / 2**30:.2g} GiB are free")
+
+
+def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
+    """Yield all pictures in order, decoded by threads, some at a time.
+
+    Raises:
+        ImageError: naming the first that cannot be read.
+    """
+
+    def chunk(start: int) -> list[Pixels]:
+        return [pictures[index] for index in range(start, min(start + CHUNK, len(pictures)))]
+
+    if max(pictures.images.size(0)) <= TINY:
+        workers = 1
+    pending: deque[Future[list[Pixels]]] = deque()
+    executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
+    try:
+        for start in range(0, len(pictures), CHUNK):
+            pending.append(executor.submit(chunk, start))
+            if len(pending) >= AHEAD * max(1, workers):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def in_memory(pictures: Pictures, workers: int, limit: int, told: Callable[[int], None]) -> Store | None:
+    """Decode all pictures into one array.
+
+    Args:
+        pictures: of a split.
+        workers: decoding threads.
+        limit: bytes at most.
+        told: receives the number of images done, and may raise.
+
+    Returns:
+        The store, or None when they do not fit.
+
+    Raises:
+        ImageError: naming the first that cannot be read.
+    """
+    try:
+        pixels = np.empty(limit, dtype=np.uint8)  # takes memory only as it is filled
+    except MemoryError:
+        return None
+    places = np.empty((len(pictures), 3), dtype=np.int64)
+    done = end = 0
+    for some in decoded(pictures, workers):
+        for picture in some:
+            if end + picture.size > limit:
+                return None
+            pixels[end : end + picture.size] = picture.reshape(-1)
+            places[done] = end, *picture.shape[:2]
+            done, end = done + 1, end + picture.size
+        told(done)
+    return Store(pixels[:end], places)
