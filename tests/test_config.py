@@ -38,10 +38,11 @@ def test_every_setting_has_a_help_sentence(name: str) -> None:
 
 def test_the_documented_options_all_exist() -> None:
     documented = """
-        data arch size resize augment rotate color-jitter flip batch-size val-split seed workers limit
-        pretrained weights freeze-epochs stem dropout epochs optimizer lr momentum weight-decay schedule
+        data arch size resize augment rotate color-jitter flip alternate-flip cutout decode batch-size val-split
+        seed workers limit
+        pretrained weights freeze-epochs stem dropout epochs optimizer lr momentum nesterov weight-decay schedule
         warmup-epochs label-smoothing class-weights mixup cutmix accumulate clip-grad amp ema deterministic
-        monitor early-stop out resume overwrite dry-run tensorboard device
+        cache compile channels-last sync-bn monitor early-stop out resume overwrite dry-run tensorboard device
     """
     assert sorted(config.flag(item) for item, _ in SETTINGS.values()) == sorted(f"--{n}" for n in documented.split())
 

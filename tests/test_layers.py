@@ -103,7 +103,7 @@ def test_the_rightmost_level_needs_the_standard_library_only(module: str) -> Non
 def test_pixels_and_inference_know_no_torch(module: str) -> None:
     assert {name.partition(".")[0] for name in imports(module)} <= {
         *sys.stdlib_module_names,
-        *("imgcls", "PIL", "numpy", "onnxruntime"),
+        *("imgcls", "PIL", "numpy", "simplejpeg", "onnxruntime"),
     }
 
 

@@ -10,10 +10,10 @@ import torchvision
 
 from imgcls.registry import ARCHITECTURES, BACKENDS, DATASETS, resolve
 
-OWN = {"small-cnn", "bn-cnn", "simple-cnn", "lenet"}
+OWN = {"small-cnn", "bn-cnn", "simple-cnn", "lenet", "resnet9", "resnet9-half"}
 
 
-def test_the_architectures_are_our_four_and_every_classification_network_of_torchvision() -> None:
+def test_the_architectures_are_our_own_and_every_classification_network_of_torchvision() -> None:
     published = set(torchvision.models.list_models(module=torchvision.models))
     assert len(published) == 80
     assert set(ARCHITECTURES) == published | OWN

@@ -10,6 +10,7 @@ import copy
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -212,6 +213,8 @@ class Batches:
     def _load_from(self, pictures: Pictures | Store) -> None:
         self._source = pictures
         preprocess, augmentation = self.pictures.preprocess, self.pictures.augmentation
+        # Forked workers share the store; by the other ways of starting them each would get a copy.
+        shared = self.workers > 0 and isinstance(pictures, Store) and sys.platform == "linux"
         self._loader: DataLoader[Batch | str] = DataLoader(
             Frames(pictures, self.listing.labels, preprocess, augmentation, self.seed),
             batch_sampler=self.places,
@@ -220,6 +223,7 @@ class Batches:
             pin_memory=self._pin_memory,
             persistent_workers=self.workers > 0,
             worker_init_fn=_worker_signals,
+            multiprocessing_context="fork" if shared else None,
             generator=torch.Generator(),  # else every iterator draws from the global generator
         )
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 from imgcls.config import ResizeRule
 from imgcls.data import draws
-from imgcls.data.augment import CROP, DRAWS, ERASE, FLIP, JITTER, ROTATE, TRIVIAL, Augmentation, augment
+from imgcls.data.augment import CROP, DRAWS, ERASE, FLIP, JITTER, ROTATE, TRIVIAL, Augmentation, frame, vary
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
 
@@ -27,6 +28,18 @@ def photo(width: int = 32, height: int = 32) -> Image.Image:
     return Image.fromarray(np.stack([x, y, 255 - x / 2 - y / 2], axis=2).astype(np.uint8))
 
 
+def augment(
+    image: Image.Image, preprocess: Preprocess, augmentation: Augmentation, values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.uint8]:
+    """One image on its way into a batch."""
+    pixels = np.asarray(image)
+    if not augmentation.crops(preprocess.size):
+        pixels = transform(pixels, preprocess)
+    framed = torch.from_numpy(np.array(frame(pixels, preprocess, augmentation, values)))
+    varied: npt.NDArray[np.uint8] = vary(framed[None], preprocess, augmentation, values[None])[0].numpy()
+    return varied
+
+
 def still(**columns: float) -> npt.NDArray[np.float64]:
     """Draws that change nothing (the largest crop, no flip, no turn), but for the columns given."""
     values = np.full(DRAWS, 0.5)
@@ -39,9 +52,10 @@ def still(**columns: float) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("preprocess", [SMALL, LARGE])
 def test_none_is_the_deterministic_transform(preprocess: Preprocess) -> None:
+    plain = transform(np.asarray(photo(70, 50)), preprocess)
     for position in range(5):
         values = draws.uniforms(0, 1, [position], DRAWS)[0]
-        assert np.array_equal(augment(photo(70, 50), preprocess, NOTHING, values), transform(photo(70, 50), preprocess))
+        assert np.array_equal(augment(photo(70, 50), preprocess, NOTHING, values), plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -210,7 +224,7 @@ def test_squash_keeps_the_distortion_that_validation_has() -> None:
     expectations: dict[ResizeRule, float] = {"squash": 0.5, "crop": 1.0, "pad": 1.0}
     for rule, expected in expectations.items():
         preprocess = replace(LARGE, rule=rule)
-        assert shape(transform(disc, preprocess)) == pytest.approx(expected, abs=0.1)
+        assert shape(transform(np.asarray(disc), preprocess)) == pytest.approx(expected, abs=0.1)
         light = replace(STRONG, kind="light")
         assert shape(augment(disc, preprocess, light, values)) == pytest.approx(expected, abs=0.1), rule
 

@@ -43,7 +43,7 @@ def test_a_batch_is_uint8_pictures_and_int64_labels() -> None:
     images = listing(6)
     (batch,) = Batches(images, PREPROCESS, batch_size=8).epoch(1)
     assert (batch.images.shape, batch.images.dtype) == ((6, 3, 16, 16), torch.uint8)
-    assert batch.images.is_contiguous()
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert (batch.labels.tolist(), batch.labels.dtype) == ([0, 1, 2, 0, 1, 2], torch.int64)
     assert (batch.real.tolist(), batch.real.dtype) == ([True] * 6, torch.bool)
     for index in range(6):
@@ -186,7 +186,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
 class Deadly(ArrayImages):
     """Pictures whose loader process is killed, as by the system when memory runs out."""
 
-    def load(self, index: int) -> Any:
+    def load(self, index: int, shorter: int | None = None) -> Any:
         os._exit(9)
 
 
@@ -199,7 +199,7 @@ def test_a_lost_worker_is_a_resource_error() -> None:
 
 def test_no_more_workers_than_batches() -> None:
     batches = Batches(listing(4), PREPROCESS, batch_size=4, workers=8)
-    assert batches._workers == 1
+    assert batches.workers == 1
     assert len(batches) == 1
 
 

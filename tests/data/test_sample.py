@@ -37,7 +37,7 @@ def test_it_is_a_data_set_to_train_on(tmp_path: Path) -> None:
     assert splits.val.counts().tolist() == [2] * 5
     assert splits.findings == ()
     picture_ = splits.train.images.load(0)
-    assert (picture_.size, picture_.mode) == ((SIDE, SIDE), "RGB")
+    assert picture_.shape == (SIDE, SIDE, 3)
 
 
 def test_the_whole_of_it_is_said_beforehand() -> None:

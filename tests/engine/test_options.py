@@ -127,10 +127,10 @@ def test_resize(tmp_path: Path, seen: Seen, rule: Any) -> None:
     picture.save(tmp_path / "a" / "wide.png")
     picture.save(tmp_path / "b" / "wide.png")
     images = fed(tiny(tmp_path, resize=rule, size=16, val_split=0, dry_run=True), seen)
-    expected = transform(picture, Preprocess(size=16, resize=16, rule=rule))
+    expected = transform(np.asarray(picture), Preprocess(size=16, resize=16, rule=rule))
     assert np.array_equal(images[0].permute(1, 2, 0).numpy(), expected)
     others = [Preprocess(size=16, resize=16, rule=other) for other in ("crop", "squash", "pad") if other != rule]
-    assert not any(np.array_equal(expected, transform(picture, other)) for other in others)
+    assert not any(np.array_equal(expected, transform(np.asarray(picture), other)) for other in others)
 
 
 def test_augment(pictures: Path, seen: Seen) -> None:

@@ -296,7 +296,7 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> list[plots.Examples]:
 
 def pixels(path: str) -> bytes:
     with Image.open(path) as image:
-        return transform(image.convert("RGB"), PREPROCESS).tobytes()
+        return transform(np.asarray(image.convert("RGB")), PREPROCESS).tobytes()
 
 
 def test_the_examples_are_the_pixels_that_the_network_saw(
