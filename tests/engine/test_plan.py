@@ -80,5 +80,16 @@ def test_choices_come_with_reasons_the_device_first(pictures: Path) -> None:
     _, plan = built(tiny(pictures))
     assert plan.choices[0].name == "device"
     names = {choice.name for choice in plan.choices}
-    assert names == {"device", "precision", "size", "weights", "mean, std", "workers", "cache", "stem", "lr", "warmup_steps"}
+    assert names == {
+        "device",
+        "precision",
+        "size",
+        "weights",
+        "mean, std",
+        "workers",
+        "cache",
+        "stem",
+        "lr",
+        "warmup_steps",
+    }
     assert all(choice.reason for choice in plan.choices)
