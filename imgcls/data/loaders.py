@@ -158,6 +158,11 @@ class Batches:
         return len(self.places)
 
     @property
+    def cached(self) -> bool:
+        """Whether nothing is decoded in an epoch."""
+        return self.nbytes > 0
+
+    @property
     def nbytes(self) -> int:
         """Bytes of what is held; 0 when images are decoded for each epoch."""
         if self._held is not None:

@@ -15,21 +15,24 @@ from imgcls.schema import Finding
 EPOCHS_TO_JUDGE = 3
 STALLED = 0.98  # of the first epoch's loss
 WELL_TRAINED, GAP = 0.85, 0.1  # training accuracy, and what validation may lie below it beyond chance
-WAIT = 0.1  # share of an epoch
+WAIT, SECONDS_WAITED = 0.1, 1.0  # share of an epoch, and what is worth a word
 
 
-def findings(history: Sequence[dict[str, Any]], config: TrainConfig, val_images: int) -> list[Finding]:
+def findings(
+    history: Sequence[dict[str, Any]], config: TrainConfig, val_images: int, cached: bool = False
+) -> list[Finding]:
     """Judge the epochs so far; each finding is raised anew as long as it holds.
 
     Args:
         history: lines of metrics.jsonl.
         config: the run's settings, which name the likely causes.
         val_images: size of the validation split.
+        cached: whether the images are decoded once for all epochs.
     """
     return [
         *_loss_not_decreasing(history, config),
         *_overfitting(history, config, val_images),
-        *_data_wait(history, config),
+        *_data_wait(history, config, cached),
     ]
 
 
@@ -73,13 +76,17 @@ def _overfitting(history: Sequence[dict[str, Any]], config: TrainConfig, val_ima
     return [Finding("overfitting", "warning", message, advice)]
 
 
-def _data_wait(history: Sequence[dict[str, Any]], config: TrainConfig) -> list[Finding]:
+def _data_wait(history: Sequence[dict[str, Any]], config: TrainConfig, cached: bool) -> list[Finding]:
     settled = history[1:] or history  # the first epoch starts the workers and fills the file cache
     share = sum(row["data_wait"] for row in settled) / len(settled)
-    if share <= WAIT:
+    waited = sum(row["data_wait"] * row["seconds"] for row in settled) / len(settled)
+    if share <= WAIT or waited < SECONDS_WAITED:
         return []
-    remedies = "raise --workers, store smaller images, or use a local disk"
     if config.data.workers == 0:
         remedies = "raise --workers from 0"
+    elif cached:
+        remedies = "raise --workers, or try --augment light, which costs less"
+    else:
+        remedies = "try --cache memory or --cache disk, raise --workers, store smaller images, or use a local disk"
     message = f"{share:.0%} of the time goes into waiting for images"
     return [Finding("data-wait", "warning", message, remedies)]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from imgcls.config import TrainConfig, from_dict
 from imgcls.data.loaders import Batch, Batches
 from imgcls.data.pictures import SLACK, in_memory
+from imgcls.device import fast_float32
 from imgcls.distributed import World
 from imgcls.engine.hold import hold
 from imgcls.engine.loop import train_epoch
@@ -60,7 +61,7 @@ def epochs(some: Batches, count: int = 1) -> Callable[[], Iterable[Any]]:
 
 
 def built(config: TrainConfig) -> tuple[State, Plan]:
-    """Put a run together as `train` does, its images held where it would hold them."""
+    """Put a run together as `train` does, its images held where the settings say."""
     state, plan, _ = build(config, prepare(config.data), World(), None)
     return state, hold(state, plan, silent)
 
@@ -73,26 +74,28 @@ def on_ready_batches(plan: Plan) -> tuple[Plan, list[Batch]]:
     return replace(plan, batches=ready), made
 
 
-def run_epoch(state: State, plan: Plan) -> float:
-    """Train an epoch as `train` does; seconds."""
+def run_epoch(state: State, plan: Plan) -> tuple[float, float]:
+    """Train an epoch as `train` does; seconds, and the share of them that batches were waited for."""
     began = time.perf_counter()
-    train_epoch(state, plan, 1, 0, silent)
-    return time.perf_counter() - began
+    with fast_float32(plan.device):
+        trained = train_epoch(state, plan, 1, 0, silent)
+    return time.perf_counter() - began, trained["data_wait"]
 
 
-def run_steps(state: State, plan: Plan, made: Iterable[Batch]) -> float:
-    """Make the bare steps of an epoch: forward, backward, optimizer; seconds."""
+def run_steps(state: State, plan: Plan, made: Iterable[Batch]) -> tuple[float]:
+    """Make the bare steps of an epoch, eagerly: forward, backward, optimizer; seconds."""
     model = state.model.train()
     began = time.perf_counter()
-    for batch in made:
-        with torch.autocast(plan.device.type, plan.amp, enabled=plan.amp is not None):
-            loss = F.cross_entropy(model(batch.images), batch.labels)
-        loss.backward()
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-    if plan.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    with fast_float32(plan.device):
+        for batch in made:
+            with torch.autocast(plan.device.type, plan.amp, enabled=plan.amp is not None):
+                loss = F.cross_entropy(model(batch.images), batch.labels)
+            loss.backward()
+            state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
+        if plan.device.type == "cuda":
+            torch.cuda.synchronize()
+    return (time.perf_counter() - began,)
 
 
 def epochs_of(config: TrainConfig) -> list[dict[str, Any]]:
@@ -117,7 +120,22 @@ def silent(event: object) -> None:
 
 def checkpoint(folder: Path, data: Path, arch: str, *options: str) -> Path:
     """Train a little on a few images; returns best.pt."""
-    run(*COMMAND, "train", "--data", data, "--arch", arch, "--epochs", 1, "--limit", 8, "--out", folder, *PLAIN, *options)
+    run(
+        *COMMAND,
+        "train",
+        "--data",
+        data,
+        "--arch",
+        arch,
+        "--epochs",
+        1,
+        "--limit",
+        8,
+        "--out",
+        folder,
+        *PLAIN,
+        *options,
+    )
     return folder / "best.pt"
 
 

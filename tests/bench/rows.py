@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -19,11 +18,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import gpu
 import ours
 import rivals
 import torch
 from material import Material
-from table import Block, Goal, Outcome, Row, alternate, failure, figure, markdown, number
+from table import Block, Goal, Outcome, Row, alternate, failure, figure, markdown
+
+from imgcls.inference.pool import available_cpus
 
 ROOT = Path(__file__).parents[2]
 RATE, SECONDS, MEGABYTES = "img/s", "s", "MB"
@@ -49,7 +51,9 @@ def drained(images: int, epoch: Callable[[], Iterable[Any]]) -> Block:
     return block
 
 
-def pipelines(folder: Path, size: int, batch_size: int, *, many: Path, times: int, others: bool) -> dict[str, Block | str]:
+def pipelines(
+    folder: Path, size: int, batch_size: int, *, many: Path, times: int, others: bool
+) -> dict[str, Block | str]:
     """Return the ways from a folder of files to batches; from memory it is `times` epochs of the folder `many`."""
     few = ours.batches(folder, size=size, batch_size=batch_size, workers=2)
     held = ours.cached(ours.batches(many, size=size, batch_size=batch_size, workers=2))
@@ -86,8 +90,8 @@ def small_epoch(material: Material, pairs: int) -> list[Row]:
     _, made = ours.on_ready_batches(plan)
     found = alternate(
         {
-            "epoch": lambda: (ours.run_epoch(state, plan),),
-            "steps": lambda: (ours.run_steps(state, plan, made),),
+            "epoch": lambda: ours.run_epoch(state, plan),
+            "steps": lambda: ours.run_steps(state, plan, made),
         },
         pairs,
     )
@@ -144,11 +148,15 @@ def whole_training(material: Material, pairs: int) -> list[Row]:
     other: dict[str, Outcome] = {"ours": "not installed", "theirs": "not installed"}
     if not isinstance(timm, str):
         other = alternate({"ours": mine("resnet18", 3, "--stem", "standard"), "theirs": timm}, pairs, warm=False)
-    whole, training = (
-        [figure(found[side], column) for side in ("ours", "theirs")] for column in (0, 1)
-    )
+    whole, training = ([figure(found[side], column) for side in ("ours", "theirs")] for column in (0, 1))
     return [
-        Row("S5", "small-cnn, 6 epochs of 5,000 files: whole process / tutorials' loop", SECONDS, *whole, Goal("<=", 0.6)),
+        Row(
+            "S5",
+            "small-cnn, 6 epochs of 5,000 files: whole process / tutorials' loop",
+            SECONDS,
+            *whole,
+            Goal("<=", 0.6),
+        ),
         Row("S5", "the same: training part", SECONDS, *training, Goal("<=", 0.45)),
         Row(
             "S5",
@@ -210,11 +218,32 @@ def prediction(material: Material, pairs: int) -> list[Row]:
     )
     whole = {name: figure(outcome) for name, outcome in (many | {f"one {key}": single[key] for key in single}).items()}
     return [
-        Row("S7", f"resnet18 at 224, {count} photographs, .pt, once loaded / loop over images", RATE, loaded, looped, Goal(">=", 1.6)),
+        Row(
+            "S7",
+            f"resnet18 at 224, {count} photographs, .pt, once loaded / loop over images",
+            RATE,
+            loaded,
+            looped,
+            Goal(">=", 1.6),
+        ),
         Row("S7", "the same: whole process", SECONDS, whole["pt"], whole["loop"], Goal("<=", 0.75)),
         Row("S7", ".onnx: whole process / loop over images", SECONDS, whole["onnx"], whole["loop"], Goal("<=", 0.3)),
-        Row("S7", "one image, .pt / importing torch and torchvision", SECONDS, whole["one pt"], whole["one torch"], Goal("<=", 1.15)),
-        Row("S7", "one image, .onnx / importing onnxruntime and Pillow", SECONDS, whole["one onnx"], whole["one onnxruntime"], Goal("<=", 2)),
+        Row(
+            "S7",
+            "one image, .pt / importing torch and torchvision",
+            SECONDS,
+            whole["one pt"],
+            whole["one torch"],
+            Goal("<=", 1.15),
+        ),
+        Row(
+            "S7",
+            "one image, .onnx / importing onnxruntime and Pillow",
+            SECONDS,
+            whole["one onnx"],
+            whole["one onnxruntime"],
+            Goal("<=", 2),
+        ),
     ]
 
 
@@ -232,7 +261,14 @@ def start_and_save(material: Material, pairs: int) -> list[Row]:
     )
     shares = [row["saving"] / MINUTE_OF_TRAINING for row in ours.epochs_of(config)]
     return [
-        Row("S8", "--help / importing typer and rich", SECONDS, figure(found["help"]), figure(found["import"]), Goal("<=", 1.5)),
+        Row(
+            "S8",
+            "--help / importing typer and rich",
+            SECONDS,
+            figure(found["help"]),
+            figure(found["import"]),
+            Goal("<=", 1.5),
+        ),
         Row("S8", "saving resnet18 (best.pt, last.pt), share of a minute", "", shares, None, Goal("<=", 0.01)),
     ]
 
@@ -271,3 +307,85 @@ def frozen(material: Material, pairs: int) -> list[Row]:
     found = alternate({"features": second_epoch("none"), "backbone": second_epoch("light")}, pairs, warm=False)
     what = "resnet18 at 224, frozen: second epoch on features / with the backbone running"
     return [Row("S10", what, SECONDS, figure(found["features"]), figure(found["backbone"]), Goal("<=", 1 / 20))]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are measured together."""
+
+    targets: tuple[str, ...]
+    measure: Callable[[Material, int], list[Row]]
+
+
+GROUPS = (
+    Group(("S1",), small_batches),
+    Group(("S1",), small_epoch),
+    Group(("S2", "S4"), photographs),
+    Group(("S3", "S4"), large_photographs),
+    Group(("S5",), whole_training),
+    Group(("S6",), tutorial_recipe),
+    Group(("S7",), prediction),
+    Group(("S8",), start_and_save),
+    Group(("S9",), memory),
+    Group(("S10",), frozen),
+)
+GPU_GROUPS = (
+    Group(("G1", "G2"), gpu.photographs),
+    Group(("G3",), gpu.cifar),
+    Group(("G5",), gpu.stock),
+    Group(("G6",), gpu.small_batches),
+)
+ON_REQUEST = (Group(("G4",), gpu.five_seeds),)
+
+
+def chosen(only: set[str]) -> list[Group]:
+    """Return the groups to run: those named, or all that this machine can run in minutes."""
+    groups = GROUPS + (GPU_GROUPS if torch.cuda.is_available() else ())
+    if not only:
+        return list(groups)
+    return [group for group in groups + ON_REQUEST if only & set(group.targets)]
+
+
+def measured(group: Group, material: Material, pairs: int) -> list[Row]:
+    """Return the rows of a group; when it fails as a whole, one for each of its targets that says why."""
+    began = time.perf_counter()
+    try:
+        rows = group.measure(material, pairs)
+    except Exception as error:
+        rows = [Row(target, group.measure.__name__, "", failure(error)) for target in group.targets]
+    print(f"{group.measure.__name__}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def machine() -> str:
+    """Name the processor, the GPU and the versions."""
+    model = "unknown processor"
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    gpu_name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "pillow"))
+    return f"{model}, {available_cpus()} cores, {gpu_name}; {versions}"
+
+
+def main() -> int:
+    """Print the table; 1 when a row could not be measured."""
+    parser = argparse.ArgumentParser(description="Print how fast imgcls is against what a tutorial would write.")
+    parser.add_argument("--pairs", type=int, default=5, help="alternating pairs per row [5]")
+    parser.add_argument("--only", default="", help="targets, for example S1,S4; G4 runs only when named")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the archives")
+    arguments = parser.parse_args()
+    only = {target.upper() for target in arguments.only.split(",") if target}
+    with tempfile.TemporaryDirectory(prefix="imgcls-bench-") as folder:
+        material = Material(Path(folder), arguments.data)
+        rows = [row for group in chosen(only) for row in measured(group, material, arguments.pairs)]
+    rows = [row for row in rows if not only or row.target in only]
+    print(f"{machine()}; medians of {arguments.pairs} alternating pairs")
+    if material.drawn:
+        print(f"Drawn pictures in place of {', '.join(material.drawn)}.")
+    print(f"\n{markdown(rows)}")
+    return int(any(row.failed for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
