@@ -164,7 +164,13 @@ def _resized(pixels: Pixels, size: int, interpolation: Interpolation) -> Pixels:
 
 
 def _on(values: npt.NDArray[np.generic], like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device, non_blocking=True)
+    return put(np.ascontiguousarray(values), like.device)
+
+
+def put(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Return an array on a device; from pinned memory, because any other copy waits for the GPU."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _shifted(images: torch.Tensor, shifts: Integers, mirrored: npt.NDArray[np.bool_]) -> torch.Tensor:

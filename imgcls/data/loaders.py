@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.data import draws
-from imgcls.data.augment import Augmentation, draw, frame, vary
+from imgcls.data.augment import Augmentation, draw, frame, put, vary
 from imgcls.data.listing import Listing
 from imgcls.data.pictures import Pictures, Store
 from imgcls.errors import DataError, ImageError, ResourceError
@@ -237,15 +237,14 @@ class Batches:
         augmentation = self.pictures.augmentation
         for places in self.places:
             epoch, positions, indices = _columns(places)
-            chosen = torch.from_numpy(indices).to(held.device, non_blocking=True)
+            chosen = put(np.ascontiguousarray(indices), held.device)
             images = held.index_select(0, chosen)
             if augmentation is not None and held.dtype == torch.uint8:
                 draws = draw(augmentation, self.seed, epoch, positions, indices)
                 images = vary(images, self.pictures.preprocess, augmentation, draws)
             if held.dtype == torch.uint8:
                 images = images.permute(0, 3, 1, 2)
-            real = torch.from_numpy(positions >= 0).to(held.device, non_blocking=True)
-            yield Batch(images, labels.index_select(0, chosen), real)
+            yield Batch(images, labels.index_select(0, chosen), put(positions >= 0, held.device))
 
 
 def moved(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

@@ -16,6 +16,7 @@ from torch import nn
 import imgcls
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
+from imgcls.data import disk_cache
 from imgcls.data.loaders import Batches
 from imgcls.data.pictures import choose_cache
 from imgcls.device import choose_amp, choose_device, free_memory, full_float32, make_deterministic
@@ -24,6 +25,7 @@ from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
 from imgcls.errors import CheckpointError, UsageError
+from imgcls.files import check_outside
 from imgcls.models import pretrained
 from imgcls.models.build import Classifier, build_network, has_small_stem, last_layers, load_state
 from imgcls.schema import Choice, ModelCard
@@ -156,6 +158,8 @@ def build(
     val = validation_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
     parts = [split.pictures for split in (batches, val) if split is not None]
     asked = "off" if config.dry_run else config.cache  # a dry run sees two batches only
+    if asked == "disk":
+        check_outside(disk_cache.folder(), config.data.source, "$XDG_CACHE_HOME")
     cache = choose_cache(asked, parts, free_memory() // world.local_size)
     card = ModelCard(
         arch=config.data.arch,

@@ -131,7 +131,9 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
             _save(state, plan, measured, best, folder)
             writer.write(row)
         report(EpochEnded(row, config.epochs, best, plan.card.pretrained.missing))
-        for finding in diagnose.findings(state.history, config, measured.images if measured else 0, plan.batches.cached):
+        for finding in diagnose.findings(
+            state.history, config, measured.images if measured else 0, plan.batches.cached
+        ):
             if finding.code not in said:
                 said.add(finding.code)
                 report(Found(finding))

@@ -68,7 +68,7 @@ def test_overfitting(strangers: Path, tmp_path: Path) -> None:
 
 
 def row(**values: Any) -> dict[str, Any]:
-    planted = {"train_loss": 1.0, "train_acc": 0.9, "val_acc": 0.9, "lr": 0.1, "data_wait": 0.01}
+    planted = {"train_loss": 1.0, "train_acc": 0.9, "val_acc": 0.9, "lr": 0.1, "data_wait": 0.01, "seconds": 60.0}
     return planted | values
 
 
@@ -99,7 +99,10 @@ def test_waiting_for_data() -> None:
     assert judged(slow) == ["data-wait"]
     (finding,) = findings([fast, slow], tiny(".", workers=4), 10)
     assert finding.message == "40% of the time goes into waiting for images"
-    assert "raise --workers," in finding.advice
+    assert "--cache memory or --cache disk, raise --workers," in finding.advice
+    (finding,) = findings([fast, slow], tiny(".", workers=4), 10, cached=True)
+    assert "--cache" not in finding.advice
+    assert judged(fast, row(data_wait=0.4, seconds=2)) == [], "less than a second is not worth a word"
     (finding,) = findings([fast, slow], tiny(".", workers=0), 10)
     assert finding.advice == "raise --workers from 0"
 

@@ -9,19 +9,22 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 import warnings
 import zipfile
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageCms
+import simplejpeg
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from imgcls.errors import ImageError
-from imgcls.pixels.decode import decode, image_size
+from imgcls.pixels.decode import Pixels, decode, image_size, reduced_size
 
 # Four quarters of different colours: every turn and mirror image of it is another picture.
 QUARTERS = np.zeros((24, 40, 3), dtype=np.uint8)
@@ -326,3 +329,185 @@ def test_mutated_files_give_a_picture_or_an_image_error() -> None:
                     assert decode(mutant.tobytes(), "mutant").shape[2] == 3
                 except ImageError as error:
                     assert str(error).startswith("mutant: ")
+
+
+def drawn(width: int, height: int) -> Image.Image:
+    """Waves with some noise: what a JPEG file loses of it is little, and every pixel differs from its neighbours."""
+    generator = np.random.default_rng(width * 10007 + height)
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    waves = [128 + 100 * np.sin(x / 9 + phase) * np.cos(y / 7 - phase) for phase in range(3)]
+    noisy = np.stack(waves, axis=2) + generator.normal(0, 5, (height, width, 3))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def pillows(source: str | bytes) -> Pixels:
+    """What Pillow alone makes of a file."""
+    with Image.open(source if isinstance(source, str) else io.BytesIO(source)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def outcome(content: bytes, shorter: int | None = None) -> Pixels | str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return decode(content, "file", shorter)
+        except ImageError as error:
+            return str(error)
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    **{f"quality {quality}": {"quality": quality} for quality in (1, 30, 75, 95, 100)},
+    **{f"subsampling {kind}": {"subsampling": kind, "quality": 90} for kind in ("4:4:4", "4:2:2", "4:2:0")},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True},
+    "restart markers": {"restart_marker_blocks": 1},
+    "restart markers for rows": {"restart_marker_rows": 1, "progressive": True},
+    "RGB, as Adobe's marker says": {"keep_rgb": True},
+    "with a profile": {"icc_profile": b"x" * 70000},  # two segments
+}
+ODD_SIZES = [(1, 1), (1, 9), (2, 2), (7, 3), (15, 17), (33, 57), (130, 64)]
+
+
+@pytest.mark.parametrize("kind", [*JPEGS, "grey"])
+def test_jpeg_files_become_the_very_pixels_of_pillow_without_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [drawn(*size).convert("L" if kind == "grey" else "RGB") for size in ODD_SIZES]
+    contents = [saved(picture, "JPEG", **JPEGS.get(kind, {})) for picture in pictures]
+    expected = [pillows(content) for content in contents]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("Pillow decodes, which takes longer"))
+    for content, those in zip(contents, expected, strict=True):
+        assert np.array_equal(decode(content), those)
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411", "Gray"])
+def test_every_subsampling_becomes_the_pixels_of_pillow(subsampling: str) -> None:
+    """Pillow cannot write 4:4:0 and 4:1:1; cameras do."""
+    for size in ODD_SIZES:
+        whole = np.asarray(drawn(*size))
+        grey = {"image": whole[:, :, :1].copy(), "colorspace": "GRAY"}
+        content = simplejpeg.encode_jpeg(
+            **(grey if subsampling == "Gray" else {"image": whole}), quality=90, colorsubsampling=subsampling
+        )
+        assert np.array_equal(decode(content), pillows(content))
+
+
+def test_the_first_of_several_jpeg_pictures_is_given() -> None:
+    content = saved(drawn(40, 30), "MPO", save_all=True, append_images=[drawn(30, 40)], quality=90)
+    with Image.open(io.BytesIO(content)) as opened:
+        assert (opened.format, getattr(opened, "n_frames", 1)) == ("MPO", 2)
+    assert np.array_equal(decode(content), pillows(content))
+    assert decode(content, shorter=15).shape == (15, 20, 3)
+
+
+def test_photographs_become_the_pixels_of_pillow(photographs: Path) -> None:
+    paths = sorted(photographs.glob("*/*/*.jpg"))[::13]
+    assert len(paths) > 25
+    for path in paths:
+        whole = decode(str(path))
+        assert np.array_equal(whole, pillows(str(path))), path.name
+        small, divisor = decode(str(path), shorter=100), 1 << (min(whole.shape[:2]) // 100).bit_length() - 1
+        averaged = np.asarray(Image.fromarray(whole).reduce(divisor))
+        assert abs(small.astype(int) - averaged).mean() < 3, path.name
+
+
+def test_cifar10_in_jpeg_files_becomes_the_pixels_of_pillow() -> None:
+    archive = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+    if not archive.is_file():
+        pytest.skip("cifar10-jpeg.tar.xz is not at hand")
+    with tarfile.open(archive, "r|xz") as tar:
+        for member in islice((member for member in tar if member.isfile()), 60):
+            file = tar.extractfile(member)
+            assert file is not None
+            content = file.read()
+            assert np.array_equal(decode(content), pillows(content)), member.name
+
+
+def test_a_damaged_jpeg_is_what_pillow_alone_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repaired in Pillow's way or refused in its words; never another repair."""
+    generator = np.random.default_rng(2)
+    repaired = refused = 0
+    for options in ({}, {"progressive": True}, {"restart_marker_blocks": 2}, {"keep_rgb": True}):
+        whole = saved(drawn(50, 40), "JPEG", **options)
+        begin = whole.rindex(b"\xff\xda")  # of the last scan
+        for number in range(60):
+            mutant = np.frombuffer(whole, dtype=np.uint8).copy()
+            places = generator.integers(begin if number % 3 else 2, len(whole), 3)
+            mutant[places] = generator.integers(0, 256, 3)
+            content = mutant.tobytes()
+            if number % 5 == 0:
+                content = content[: places[0]] + content[places[0] + 3 :]
+            for shorter in (None, 10):
+                ours = outcome(content, shorter)
+                with monkeypatch.context() as patch:
+                    patch.setattr(simplejpeg, "decode_jpeg", _refuse)
+                    expected = outcome(content, shorter)
+                if isinstance(expected, str):
+                    assert isinstance(ours, str)
+                    assert ours == expected
+                    refused += 1
+                elif shorter is None:
+                    assert np.array_equal(ours, expected)
+                    repaired += 1
+                else:
+                    assert not isinstance(ours, str)
+                    assert ours.shape == expected.shape
+    assert repaired > 50
+    assert refused > 50
+
+
+def _refuse(*arguments: Any, **options: Any) -> None:
+    raise ValueError("damaged")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (40, 30), (64, 64), (257, 130), (90, 700)])
+def test_a_picture_may_be_given_at_a_fraction_of_its_size(kind: str, size: tuple[int, int]) -> None:
+    content = saved(drawn(*size), kind)
+    whole, side = decode(content), min(size)
+    for shorter in (1, 2, 5, 8, 16, 30, 33, 64, 65, 1000):
+        small = decode(content, shorter=shorter)
+        assert small.shape[1::-1] == reduced_size(*size, shorter)
+        if side >= 2 * shorter:
+            assert shorter <= min(small.shape[:2]) <= 2 * shorter
+        else:
+            assert np.array_equal(small, whole)
+
+
+@pytest.mark.parametrize("divisor", [2, 4, 8, 16, 32])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_fraction_of_the_size_is_an_average_over_areas(mode: str, divisor: int) -> None:
+    picture = drawn(515, 401).convert(mode)
+    shorter = -(-401 // (2 * divisor)) + 1
+    expected = np.asarray(picture.convert("RGB").reduce(divisor)).astype(int)
+    assert np.array_equal(decode(saved(picture, "PNG"), shorter=shorter), expected)
+    for options in ({}, {"progressive": True}, {"subsampling": 0}):
+        scaled = decode(saved(picture, "JPEG", quality=95, **options), shorter=shorter)
+        assert scaled.shape == expected.shape
+        assert abs(scaled - expected).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_a_fraction_of_the_size_is_upright_too(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = Image.fromarray(STORED[orientation].repeat(8, axis=0).repeat(8, axis=1))
+    small = decode(saved(large, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {})), shorter=24)
+    assert small.shape == QUARTERS.shape
+    assert abs(small.astype(int) - QUARTERS).max() <= (8 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGBA", "P", "I;16", "1"])
+def test_a_fraction_of_other_kinds_has_their_colours(mode: str) -> None:
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    grey = np.full((64, 64), 100 * 257, dtype=np.uint16)
+    picture = Image.fromarray(grey) if mode == "I;16" else Image.new("RGB", (64, 64), "white").convert(mode)
+    content = saved(picture, kind)
+    assert np.array_equal(decode(content, shorter=16), decode(content)[::4, ::4])
+
+
+def test_a_fraction_is_refused_in_the_words_of_the_whole() -> None:
+    cut = {kind: saved(drawn(80, 80), kind)[:900] for kind in ("JPEG", "PNG", "WEBP", "TIFF")}
+    for kind, content in {**cut, "text": b"hello", "bomb": png_header(30000, 30000)}.items():
+        whole, fraction = outcome(content), outcome(content, 20)
+        assert isinstance(whole, str), kind
+        assert fraction == whole
