@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -99,6 +99,18 @@ def test_preprocessing_that_cannot_be_done_is_refused(change: dict[str, Any]) ->
         ModelCard.from_dict(values)
 
 
+def test_a_card_says_how_its_images_are_decoded() -> None:
+    scaled = replace(CARD, preprocess=replace(CARD.preprocess, decode="scaled"))
+    assert ModelCard.from_dict(json.loads(json.dumps(scaled.to_dict()))) == scaled
+    assert (scaled.preprocess.shorter, CARD.preprocess.shorter) == (36, None)
+
+
+def test_a_card_from_before_there_was_a_choice_decodes_in_full() -> None:
+    values = json.loads(json.dumps(CARD.to_dict()))
+    assert values["preprocess"]["decode"] == "full"
+    assert ModelCard.from_dict(values) == CARD
+
+
 def test_fill_is_the_mean_colour() -> None:
     assert Preprocess(size=8, resize=8, mean=(0.0, 0.5, 1.0)).fill == (0, 128, 255)
 
@@ -107,6 +119,8 @@ def test_preprocessing_describes_itself() -> None:
     assert str(Preprocess(size=224, resize=256)).startswith("resize 256 (bilinear), centre crop 224; mean 0.485, 0.456")
     assert "squash to 32x32" in str(Preprocess(size=32, resize=32, rule="squash"))
     assert "fit into 32x32 (bilinear), pad" in str(Preprocess(size=32, resize=32, rule="pad"))
+    scaled = str(Preprocess(size=32, resize=32, decode="scaled"))
+    assert scaled.startswith("decode at reduced size, resize 32 (bilinear)")
 
 
 def test_a_prediction_has_the_stable_fields() -> None:

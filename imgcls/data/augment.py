@@ -179,11 +179,13 @@ def _shifted(images: torch.Tensor, shifts: Integers, mirrored: npt.NDArray[np.bo
     One gather of whole pixels: 160,000 images of 32 px a second on one CPU thread.
     """
     count, side = images.shape[:2]
-    border = np.pad(np.arange(side), PADDING, mode="reflect")
-    columns, rows = (border[PADDING + shifts[:, axis, None] + np.arange(side)] for axis in (0, 1))
-    columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-    places = (np.arange(count)[:, None] * side + rows)[:, :, None] * side + columns[:, None, :]
-    return images.reshape(-1, 3).index_select(0, _on(places.reshape(-1), images)).view_as(images)
+    reach = torch.arange(side, device=images.device)
+    columns, rows = (_on(shifts, images)[:, :, None] + reach).unbind(1)
+    columns = torch.where(_on(mirrored[:, None], images), columns.flip(1), columns)
+    columns, rows = ((side - 1) - ((side - 1) - inside.abs()).abs() for inside in (columns, rows))
+    rows = rows + side * torch.arange(count, device=images.device)[:, None]
+    places = rows[:, :, None] * side + columns[:, None, :]
+    return images.reshape(-1, 3).index_select(0, places.view(-1)).view_as(images)
 
 
 def _rotated(images: torch.Tensor, degrees: Draws, fill: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from imgcls.errors import ImageError
 from imgcls.pixels.decode import decode
-from imgcls.pixels.transform import transform, with_borders
+from imgcls.pixels.transform import read, transform, with_borders
 from imgcls.schema import Interpolation, Preprocess
 
 
@@ -115,3 +117,27 @@ def test_the_strips_detour_gives_nearly_the_same_pixels(monkeypatch: pytest.Monk
 def test_borders_are_even() -> None:
     canvas = np.asarray(with_borders(Image.new("RGB", (2, 4), "white"), 4, (0, 0, 0)))
     assert canvas[:, :, 0].tolist() == [[0, 255, 255, 0]] * 4
+
+
+def test_reading_a_file_is_decoding_and_the_transform(tmp_path: Path) -> None:
+    path, preprocess = str(tmp_path / "large.jpg"), Preprocess(size=32, resize=36)
+    drawn(400, 300).save(path, quality=95)
+    assert np.array_equal(read(path, preprocess), transform(decode(path), preprocess))
+    with pytest.raises(ImageError, match=r"missing\.png: no such file"):
+        read(str(tmp_path / "missing.png"), preprocess)
+
+
+@pytest.mark.parametrize("rule", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_scaled_decoding_changes_large_pictures_a_little_and_small_ones_not(
+    suffix: str, rule: Any, tmp_path: Path
+) -> None:
+    full = Preprocess(size=32, resize=36, rule=rule)
+    scaled = replace(full, decode="scaled")
+    large, small = str(tmp_path / f"large.{suffix}"), str(tmp_path / f"small.{suffix}")
+    drawn(400, 300).save(large)
+    drawn(90, 71).save(small)  # less than twice 36
+    assert np.array_equal(read(small, scaled), read(small, full))
+    difference = abs(read(large, scaled).astype(int) - read(large, full))
+    assert difference.shape == (32, 32, 3)
+    assert 0 < difference.mean() < 3
