@@ -17,8 +17,8 @@ import torch
 from imgcls import files, plots
 from imgcls.data import draws
 from imgcls.data.listing import Listing
+from imgcls.data.pictures import Pictures
 from imgcls.inference.model import softmax
-from imgcls.pixels.transform import transform
 from imgcls.schema import EvalReport, Preprocess
 
 EXAMPLES = 18  # pictures of each kind that are drawn
@@ -110,10 +110,12 @@ def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plo
         (f"right: {len(some)} of {len(right)}, drawn by lot", some),
     )
 
+    pictures = Pictures(listing.images, preprocess)
+
     def section(heading: str, indices: npt.NDArray[Any]) -> plots.Examples:
         return plots.Examples(
             heading=heading,
-            images=np.stack([transform(listing.images.load(int(index)), preprocess) for index in indices]),
+            images=np.stack([pictures[index] for index in indices.tolist()]),
             labels=found["label"][indices].tolist(),
             predicted=found["predicted"][indices].tolist(),
             confidence=found["confidence"][indices].tolist(),

@@ -20,6 +20,7 @@ from PIL import Image
 
 from imgcls import checkpoint, files
 from imgcls.data import draws
+from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
 from imgcls.engine.evaluate import silent
 from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, nearest
@@ -28,7 +29,6 @@ from imgcls.export.model import INPUTS, Exportable, exportable
 from imgcls.export.verify import BATCHES, answers
 from imgcls.inference.model import Logits, softmax
 from imgcls.pixels.decode import Pixels
-from imgcls.pixels.transform import transform
 from imgcls.registry import EXPORTERS, resolve
 from imgcls.schema import Exported, ModelCard, Preprocess
 
@@ -133,7 +133,8 @@ def comparison_images(data: str | None, preprocess: Preprocess) -> tuple[Pixels,
     splits = open_source(data).splits
     listing = splits[next(name for name in ("test", "val", "train") if name in splits)]()
     chosen = listing.images.take(draws.sample(0, len(listing.images), MOST_IMAGES))
-    images = np.stack([transform(chosen.load(index), preprocess) for index in range(len(chosen))])
+    pictures = Pictures(chosen, preprocess)
+    images = np.stack([pictures[index] for index in range(len(pictures))])
     if len(images) < sum(BATCHES):
         return np.concatenate([images, drawn]), f"{listing.where}, and drawn images"
     return images, listing.where
