@@ -144,10 +144,21 @@ def test_nan_and_infinity_are_refused_everywhere(name: str, value: float) -> Non
         ({"schedule": "onecycle", "warmup_epochs": 1.0}, "--warmup-epochs has no place in --schedule onecycle"),
         ({"amp": True, "device": "cpu"}, "--amp needs CUDA, not --device cpu"),
         ({"weights": "missing.pt", "pretrained": True}, "--weights and --pretrained/--no-pretrained exclude"),
+        ({"alternate_flip": True, "flip": False}, "--alternate-flip and --no-flip exclude each other: drop one"),
+        ({"nesterov": True}, "--nesterov is for SGD with momentum: type --optimizer sgd, or drop it"),
+        ({"nesterov": True, "optimizer": "adamw"}, "--nesterov is for SGD with momentum"),
+        ({"nesterov": True, "optimizer": "adam"}, "--nesterov is for SGD with momentum"),
+        ({"nesterov": True, "optimizer": "sgd", "momentum": 0.0}, "--nesterov is for SGD with momentum"),
     ],
 )
 def test_combinations_without_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     assert refused(**settings).startswith(message)
+
+
+def test_combinations_that_make_sense_are_taken() -> None:
+    assert config.from_dict({"nesterov": True, "optimizer": "sgd"}).nesterov
+    for flip in (None, True):
+        assert config.from_dict({"alternate_flip": True, "flip": flip}).data.alternate_flip
 
 
 def test_to_dict_and_from_dict_are_inverse_through_json(tmp_path: Path) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
+from imgcls import device as device_module
+from imgcls.device import (
+    choose_amp,
+    choose_device,
+    fast_float32,
+    free_device_memory,
+    free_memory,
+    full_float32,
+    make_deterministic,
+)
 from imgcls.errors import Exit, UsageError
 
 BACKENDS: Any = torch.backends  # whose settings mypy does not know
@@ -128,8 +139,9 @@ def test_cuda_trains_in_bf16_where_it_has_it(
 @pytest.fixture
 def precision_restored() -> Iterator[None]:
     owners = (BACKENDS.cudnn, BACKENDS.cuda.matmul)
-    before = [owner.allow_tf32 for owner in owners]
+    before, tried = [owner.allow_tf32 for owner in owners], BACKENDS.cudnn.benchmark
     yield
+    BACKENDS.cudnn.benchmark = tried
     for owner, value in zip(owners, before, strict=True):
         owner.allow_tf32 = value
 
@@ -151,6 +163,37 @@ def test_a_model_can_be_exported_after_an_evaluation() -> None:
     torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.zeros(2, 3, 8, 8),))
 
 
+CUDA = torch.device("cuda", 0)
+
+
+def fast() -> tuple[bool, bool, bool]:
+    """Return whether TF32 is on in convolutions and in products, and whether convolutions are tried."""
+    return BACKENDS.cudnn.allow_tf32, BACKENDS.cuda.matmul.allow_tf32, BACKENDS.cudnn.benchmark
+
+
+@pytest.mark.usefixtures("precision_restored")
+def test_tf32_is_for_training_on_cuda_only() -> None:
+    """Off again afterwards, also when training fails: validation is in float32."""
+    full_float32()
+    for _ in range(2):
+        with fast_float32(CUDA):
+            assert fast() == (True, True, True)
+        assert fast() == (False, False, False)
+    with pytest.raises(KeyError), fast_float32(CUDA):
+        raise KeyError
+    assert fast() == (False, False, False)
+
+
+@pytest.mark.usefixtures("precision_restored")
+def test_other_devices_and_deterministic_training_do_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    full_float32()
+    with fast_float32(torch.device("cpu")):
+        assert fast() == (False, False, False)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with fast_float32(CUDA):
+        assert fast() == (False, False, False)
+
+
 def test_deterministic_refuses_other_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
@@ -162,3 +205,57 @@ def test_deterministic_refuses_other_algorithms(monkeypatch: pytest.MonkeyPatch)
     finally:
         torch.use_deterministic_algorithms(False)
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> int:
+    """What is free where no container sets a limit."""
+    monkeypatch.setattr(device_module, "CONTAINER_LIMITS", ())
+    monkeypatch.setattr(device_module, "open", lambda *_, **__: StringIO("MemAvailable: 4096 kB\n"), raising=False)
+    assert free_memory() == 4096 * 1024
+    return free_memory()
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free"),
+    [
+        ("300000\n", "100000\n", 200_000),
+        ("100000\n", "300000\n", 0),
+        ("max\n", "100000\n", 4096 * 1024),
+        ("9223372036854771712\n", "100000\n", 4096 * 1024),  # what the older kind of container calls no limit
+    ],
+)
+@pytest.mark.usefixtures("machine")
+def test_free_memory_is_no_more_than_the_container_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, free: int
+) -> None:
+    (tmp_path / "max").write_text(limit)
+    (tmp_path / "current").write_text(used)
+    absent = (str(tmp_path / "no limit"), str(tmp_path / "no use"))
+    files = (str(tmp_path / "max"), str(tmp_path / "current"))
+    for known in ((files,), (files, absent), (absent, files)):
+        monkeypatch.setattr(device_module, "CONTAINER_LIMITS", known)
+        assert free_memory() == free
+        assert free_device_memory(torch.device("cpu")) == free
+
+
+def test_free_memory_without_linux_is_half_of_what_is_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(device_module, "CONTAINER_LIMITS", ())
+    monkeypatch.setattr(device_module, "open", absent, raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+    assert free_memory() == 2_048_000
+
+
+def test_this_machine_has_free_memory() -> None:
+    assert free_memory() > 0
+
+
+def test_the_memory_of_a_gpu_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 8))
+    assert free_device_memory(CUDA) == 5

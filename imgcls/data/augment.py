@@ -114,7 +114,7 @@ def vary(images: torch.Tensor, preprocess: Preprocess, augmentation: Augmentatio
     side, fill = images.shape[1], torch.tensor(preprocess.fill, dtype=torch.uint8, device=images.device)
     mirrored = draws[:, FLIP] < 0.5 if augmentation.flip else np.zeros(len(images), dtype=bool)
     if side <= SMALL_IMAGE and augmentation.kind != "none":
-        reach = 0 if augmentation.kind == "light" else PADDING
+        reach = 0 if augmentation.kind == "light" else min(PADDING, side - 1)
         images = _shifted(images, (draws[:, CROP][:, 2:] * (2 * reach + 1)).astype(np.int64) - reach, mirrored)
     else:
         for row in np.flatnonzero(mirrored).tolist():  # at 224 px ten times sooner than all at once

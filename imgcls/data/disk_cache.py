@@ -39,7 +39,7 @@ def file_of(pictures: Pictures) -> Path:
 
 
 def find(pictures: Pictures) -> Store | None:
-    """Return the store that an earlier run wrote, or None."""
+    """Return the store that an earlier run wrote, or None when there is none that is whole."""
     path = file_of(pictures)
     length = 24 * len(pictures)
     try:
@@ -48,6 +48,9 @@ def find(pictures: Pictures) -> Store | None:
         os.utime(path)  # used now: `_make_room` removes what was not used for longest
     except (OSError, ValueError):
         return None
+    bounds = np.append(places[:, 0], pixels.size - length)
+    if bounds[0] != 0 or not np.array_equal(np.diff(bounds), 3 * places[:, 1] * places[:, 2]):
+        return None  # the file was cut short or zeroed: what stands at its end are no places
     return Store(pixels[:-length], places)
 
 

@@ -116,7 +116,6 @@ def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
     Raises:
         ImageError: naming the first that cannot be read.
     """
-
     tiny = max(pictures.images.size(0)) <= TINY
     workers, size = (1, MANY) if tiny else (max(1, workers), FEW)
 

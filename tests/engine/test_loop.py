@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls.data import draws
+from imgcls.data.loaders import Batch
 from imgcls.engine import loop
 from imgcls.engine.loop import step_weights, train_epoch
 from imgcls.engine.plan import State, balanced_weights
 from imgcls.errors import DivergedError, Exit, UsageError
 from imgcls.events import Event, Said, Stepped
+from imgcls.models.build import last_layers
 
 pytest_plugins = ("small_runs",)
 
@@ -40,7 +44,7 @@ def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
     state, plan = built(tiny(data, **asked))
     network, options = state.model, {"lr": asked["lr"], "weight_decay": asked.get("weight_decay", 1e-4)}
     if asked["optimizer"] == "sgd":
-        options["momentum"] = asked.get("momentum", 0.9)
+        options |= {"momentum": asked.get("momentum", 0.9), "nesterov": asked.get("nesterov", False)}
     optimizer = OPTIMIZERS[asked["optimizer"]](network.parameters(), **options)
     weight = None
     if asked.get("class_weights") == "balanced":
@@ -64,6 +68,7 @@ def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
         {"optimizer": "sgd", "lr": 0.05},
         {"optimizer": "sgd", "lr": 0.02, "momentum": 0.0},
         {"optimizer": "sgd", "lr": 0.05, "momentum": 0.5, "weight_decay": 0.1},
+        {"optimizer": "sgd", "lr": 0.05, "nesterov": True},
         {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.1},
         {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.1},
         {"optimizer": "sgd", "lr": 0.05, "label_smoothing": 0.3},
@@ -200,6 +205,26 @@ def test_frozen_for_n_epochs(pictures: Path, freeze_epochs: Any) -> None:
         assert moved == (not frozen)
 
 
+def test_a_frozen_backbone_rests_as_a_whole(pictures: Path) -> None:
+    """Its dropout and its stochastic depth too; the dropout before the head acts."""
+    state, plan = built(tiny(pictures, arch="efficientnet_b0", size=32, freeze_epochs=1))
+    features: list[torch.Tensor] = []
+    dropout = last_layers(state.model.network)[0]
+    dropout.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].clone()))  # it drops in place
+    images = next(plan.batches.epoch(1)).images
+    for frozen in (True, False, True):
+        model = loop._ready(state, plan, frozen)
+        torch.manual_seed(0)
+        first, second = model(images), model(images)
+        assert torch.equal(*features) == frozen
+        assert not torch.equal(first, second)
+        training = {name for name, module in state.model.network.named_modules() if module.training}
+        assert (training == {"classifier.0", "classifier.1"}) == frozen
+        features.clear()
+    learning = {name for name, weights in state.model.network.named_parameters() if weights.requires_grad}
+    assert learning == {"classifier.1.weight", "classifier.1.bias"}
+
+
 def test_the_header_counts_what_learns(pictures: Path) -> None:
     from small_runs import started
 
@@ -272,6 +297,28 @@ def test_one_image_per_batch_is_refused_only_where_batch_norm_cannot_do_it(
     state.model.network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
     with pytest.raises(UsageError, match="BatchNorm needs two images per batch and process: raise --batch-size"):
         train_epoch(state, plan, 1, 0, silent)
+
+
+def test_the_wait_for_batches_is_counted(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on 3 s for each of three batches, and 1 s for each step."""
+    now = [0.0]
+
+    def passing(seconds: float) -> None:
+        now[0] += seconds
+
+    def slowly(batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            passing(3)
+            yield batch
+
+    state, plan = built(tiny(pictures))
+    epoch = plan.batches.epoch
+    monkeypatch.setattr(plan.batches, "epoch", lambda number: slowly(epoch(number)))
+    monkeypatch.setattr(loop, "_step", lambda *arguments: passing(1))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    measured = train_epoch(state, plan, 1, 0, silent)
+    assert measured["data_wait"] == pytest.approx(9 / 12)
+    assert measured["images_per_second"] == pytest.approx(24 / 12)
 
 
 def test_the_numbers_of_an_epoch_are_sensible(pictures: Path) -> None:

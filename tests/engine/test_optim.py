@@ -149,3 +149,15 @@ def test_frozen_parameters_are_not_decayed(pictures: Path) -> None:
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("asked", "moved"), [({}, [1.0, 1.9]), ({"nesterov": True}, [1.9, 2.71])])
+def test_nesterov_looks_ahead(asked: dict[str, Any], moved: list[float]) -> None:
+    """With a gradient of 1 and a momentum of 0.9, the first steps are longer by what the next would add."""
+    network = nn.Linear(1, 1, bias=False)
+    optimizer = build_optimizer(tiny(".", optimizer="sgd", weight_decay=0.0, **asked), network, 1.0)
+    for length in moved:
+        before = network.weight.item()
+        network.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        assert before - network.weight.item() == pytest.approx(length, abs=1e-6)

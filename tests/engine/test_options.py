@@ -20,13 +20,14 @@ from imgcls.config import TrainConfig, key, settings
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
+from imgcls.distributed import World
 from imgcls.engine import plan as plan_module
 from imgcls.engine.prepare import prepare
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.models import pretrained
 from imgcls.models.build import build_network
-from imgcls.pixels.transform import transform
+from imgcls.pixels.transform import read, transform
 from imgcls.schema import Choice, Preprocess
 
 pytest_plugins = ("small_runs",)
@@ -41,6 +42,9 @@ TESTS = {
     "rotate": "test_options.py::test_rotate",
     "color_jitter": "test_options.py::test_color_jitter",
     "flip": "test_options.py::test_flip",
+    "alternate_flip": "test_options.py::test_alternate_flip",
+    "cutout": "test_options.py::test_cutout",
+    "decode": "test_options.py::test_decode",
     "batch_size": "test_options.py::test_batch_size",
     "val_split": "test_options.py::test_val_split",
     "limit": "test_options.py::test_limit",
@@ -55,6 +59,7 @@ TESTS = {
     "optimizer": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
     "lr": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
     "momentum": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
+    "nesterov": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
     "weight_decay": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
     "schedule": "test_optim.py::test_the_learning_rates_of_a_run",
     "warmup_epochs": "test_optim.py::test_warm_up",
@@ -66,6 +71,10 @@ TESTS = {
     "clip_grad": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
     "amp": "test_options.py::test_amp",
     "ema": "test_loop.py::test_ema_is_validated_and_kept",
+    "cache": "test_hold.py::test_images_are_decoded_once_with_a_cache_and_in_each_epoch_without",
+    "compile": "test_options.py::test_compile",
+    "channels_last": "test_options.py::test_channels_last",
+    "sync_bn": "test_options.py::test_sync_bn",
     "monitor": "test_monitor.py::test_monitor_chooses_the_epoch_that_is_kept",
     "early_stop": "test_monitor.py::test_early_stop_ends_the_run",
     "out": "test_run_folder.py::test_out_is_where_the_files_go",
@@ -186,6 +195,54 @@ def test_flip_is_off_for_digits_unless_asked(monkeypatch: pytest.MonkeyPatch, se
     assert not torch.equal(plain, asked)
     choices = {choice.name: choice for choice in prepare(tiny("mnist", augment="light").data).choices}
     assert (choices["flip"].value, choices["flip"].reason) == (False, "mnist shows digits")
+
+
+def test_alternate_flip(pictures: Path, tmp_path: Path, seen: Seen) -> None:
+    """Half of the images are mirrored in the odd epochs, the others in the even ones."""
+    run(tiny(pictures, alternate_flip=True, epochs=3, batch_size=24, out=str(tmp_path)))
+    plain = {np.asarray(Image.open(path)).tobytes() for path in pictures.glob("train/*/*.png")}
+    kept = []
+    for images in seen.train:
+        straight, mirrored = (
+            {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in turned} & plain
+            for turned in (images, images.flip(3))
+        )
+        assert straight | mirrored == plain
+        kept.append(straight)
+    assert kept[0] == kept[2] == plain - kept[1]
+    assert 4 < len(kept[0]) < 20
+
+
+def test_cutout(pictures: Path, seen: Seen) -> None:
+    """A square of the mean colour lies somewhere in each image; at the border it is cut off."""
+    plain, covered = (fed(tiny(pictures, cutout=side, dry_run=True), seen) for side in (0, 6))
+    fill = torch.tensor(Preprocess(size=16, resize=16).fill, dtype=torch.uint8)
+    places = set()
+    for image, before in zip(covered, plain, strict=True):
+        rows, columns = (image != before).any(0).nonzero(as_tuple=True)
+        top, left = int(rows.min()), int(columns.min())
+        height, width = int(rows.max()) - top + 1, int(columns.max()) - left + 1
+        assert 3 <= height <= 6
+        assert 3 <= width <= 6
+        assert (image[:, top : top + height, left : left + width] == fill[:, None, None]).all()
+        places.add((top, left))
+    assert len(places) > 4
+
+
+def test_decode(tmp_path: Path, seen: Seen) -> None:
+    """Validation sees what all later commands will see, because the checkpoint says how to decode."""
+    data = draw(
+        tmp_path / "data", {f"{split}/{name}": 1 for split in ("train", "val") for name in ("blue", "red")}, 120
+    )
+    answers = {}
+    for kind in ("full", "scaled"):
+        done = run(tiny(data, decode=kind, size=24, out=str(tmp_path / kind)))
+        preprocess = done.finished.card.preprocess
+        assert preprocess.decode == kind
+        expected = np.stack([read(str(data / "val" / name / "000.png"), preprocess) for name in ("blue", "red")])
+        assert np.array_equal(seen.val[-1].permute(0, 2, 3, 1).numpy(), expected)
+        answers[kind] = expected
+    assert not np.array_equal(answers["full"], answers["scaled"])
 
 
 def test_batch_size(pictures: Path, seen: Seen) -> None:
@@ -331,6 +388,8 @@ def test_stem(pictures: Path, seen: Seen) -> None:
     for stem, kernel in (("small", (3, 3)), ("standard", (7, 7)), ("auto", (3, 3))):
         network: Any = built(tiny(pictures, arch="resnet18", stem=stem))[0].model.network
         assert network.conv1.kernel_size == kernel
+    _, plan = built(tiny(pictures, arch="resnet9-half"))
+    assert plan.card.arch_options["stem"] == "standard", "made for small images, it has no other"
 
 
 def test_dropout(pictures: Path) -> None:
@@ -395,6 +454,73 @@ def test_amp_on_cuda(pictures: Path, tmp_path: Path, precisions: dict[bool, set[
     run(tiny(pictures, amp=asked, device="cuda", out=str(tmp_path)))
     assert precisions[False] == {torch.float32}
     assert (precisions[True] <= {torch.bfloat16, torch.float16}) == (asked is not False)
+
+
+class Compiled(nn.Module):
+    """Stand in for what torch.compile returns: another module around the same one."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod, self.shapes = module, list[torch.Size]()
+
+    def forward(self, images: torch.Tensor) -> Any:
+        self.shapes.append(images.shape)
+        return self._orig_mod(images)
+
+
+def test_compile(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    """Training goes through torch.compile; validation does not, and the checkpoint knows nothing of it."""
+    made: list[Compiled] = []
+
+    def compiled(module: nn.Module) -> nn.Module:
+        made.append(Compiled(module))
+        return made[-1]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plain = run(tiny(pictures, ema=True, out=str(tmp_path / "plain")))
+    assert not made
+    seen.train.clear()
+    seen.val.clear()
+    done = run(tiny(pictures, ema=True, compile=True, out=str(tmp_path / "compiled")))
+    assert [module.shapes for module in made] == [[images.shape for images in seen.train]]
+    assert len(seen.train) == 3
+    assert len(seen.val) == 2 + 2, "tried and measured, through the model itself"
+    for name in ("last.pt", "best.pt"):
+        assert same(done.weights(name), plain.weights(name))
+
+
+@pytest.mark.parametrize(("asked", "last"), [("auto", True), (True, True), (False, False)])
+def test_channels_last(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, last: bool) -> None:
+    """The second convolution sees weights and images in the order asked for, in training and in validation."""
+    found: set[tuple[bool, ...]] = set()
+    forward = nn.Conv2d.forward
+
+    def watched(layer: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        if layer.in_channels == 32:
+            kinds = (part.is_contiguous(memory_format=torch.channels_last) for part in (images, layer.weight))
+            found.add((layer.training, *kinds))
+        return forward(layer, images)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    run(tiny(pictures, arch="small-cnn", channels_last=asked, out=str(tmp_path)))
+    assert found == {(True, last, last), (False, last, last)}
+
+
+def test_sync_bn(pictures: Path) -> None:
+    for extra in ({}, {"device": "auto"}):
+        with pytest.raises(UsageError, match="--sync-bn is for several GPUs: start it under torchrun, or drop it"):
+            run(tiny(pictures, arch="bn-cnn", sync_bn=True, dry_run=True, **extra))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_sync_bn_on_cuda(pictures: Path) -> None:
+    """As the first of two processes would build it."""
+    config = tiny(pictures, arch="bn-cnn", sync_bn=True, device="cuda")
+    state, _, _ = plan_module.build(config, prepare(config.data), World(rank=0, size=2), None)
+    norms = [layer for layer in state.model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 6
+    assert all(isinstance(layer, nn.SyncBatchNorm) for layer in norms)
+    assert state.model.network.state_dict().keys() == build_network("bn-cnn", 3, 16).state_dict().keys()
 
 
 @pytest.fixture

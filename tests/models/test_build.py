@@ -21,6 +21,7 @@ from imgcls.models.build import (
     has_batch_norm,
     has_small_stem,
     head,
+    last_layers,
     load_state,
     size_problem,
 )
@@ -94,7 +95,7 @@ def test_the_small_stem_keeps_four_times_the_detail_each_way() -> None:
         assert seen == [torch.Size([2, 512, side, side])]
 
 
-@pytest.mark.parametrize("arch", ["small-cnn", "vgg11", "densenet121", "regnet_x_400mf"])
+@pytest.mark.parametrize("arch", ["small-cnn", "resnet9", "resnet9-half", "vgg11", "densenet121", "regnet_x_400mf"])
 def test_other_networks_have_no_small_stem(arch: str) -> None:
     assert not has_small_stem(arch)
     with pytest.raises(UsageError, match=f"--stem small: {arch} has none") as caught:
@@ -147,7 +148,16 @@ def test_the_smallest_size_works_and_one_pixel_less_does_not(
 @pytest.mark.parametrize(
     "arch",
     [
-        *("small-cnn", "bn-cnn", "simple-cnn", "efficientnet_b0", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small"),
+        *(
+            "small-cnn",
+            "bn-cnn",
+            "simple-cnn",
+            "resnet9-half",
+            "efficientnet_b0",
+            "mnasnet0_5",
+            "mobilenet_v2",
+            "mobilenet_v3_small",
+        ),
         *("regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "swin_t", "swin_v2_t"),
     ],
 )
@@ -222,6 +232,92 @@ def test_dropout_drops_a_share_of_what_the_head_sees_and_only_in_training(arch: 
 def test_dropout_0_turns_a_networks_own_off() -> None:
     network = build_network("bn-cnn", 7, 32, dropout=0.0)
     assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.0]
+
+
+# Last layers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [
+        ("small-cnn", ["Linear", "Flatten"]),
+        ("bn-cnn", ["Dropout", "Linear", "Flatten"]),
+        ("resnet18", ["Linear", "Flatten"]),
+        ("googlenet", ["Dropout", "Linear", "Flatten"]),  # side by side, not in a Sequential
+        ("vgg11", ["Dropout", "Linear", "Flatten"]),
+        ("squeezenet1_1", ["Dropout", "Conv2d", "ReLU", "AdaptiveAvgPool2d", "Flatten"]),
+        ("vit_b_32", ["Linear", "Flatten"]),
+    ],
+)
+def test_the_last_layers_are_the_networks_own_from_the_dropout_before_the_head_on(
+    arch: str, expected: list[str]
+) -> None:
+    with torch.device("meta"):
+        network = build_network(arch, 7, 32)
+    last = last_layers(network)
+    assert [type(layer).__name__ for layer in last] == expected
+    own = {id(layer) for layer in network.modules()}
+    assert all(id(layer) in own for layer in last[:-1])
+    assert head(network)[1] in list(last)
+
+
+@pytest.mark.parametrize(
+    "arch", ["small-cnn", "bn-cnn", "simple-cnn", "lenet", "resnet9-half", "mobilenet_v3_small", "squeezenet1_1"]
+)
+def test_the_last_layers_give_the_logits_from_what_they_see(arch: str) -> None:
+    """Of torchvision's networks, test_torchvision_networks.py looks at one of each family."""
+    torch.manual_seed(0)
+    network = build_network(arch, 7, 64, dropout=0.5).eval()
+    seen: list[torch.Tensor] = []
+    hook = last_layers(network)[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        logits = network(torch.rand(2, 3, 64, 64))
+        hook.remove()
+        assert torch.equal(last_layers(network)(seen[0]), logits)
+        assert not torch.equal(last_layers(network).train()(seen[0]), logits), "the dropout is among them"
+
+
+# Channels last -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "size"), [("small-cnn", 16), ("bn-cnn", 16), ("resnet9-half", 16), ("resnet18", 32), ("swin_t", 32)]
+)
+def test_channels_last_gives_the_same_answers_from_images_in_either_order(arch: str, size: int) -> None:
+    torch.manual_seed(0)
+    model = Classifier(build_network(arch, 7, size), Preprocess(size=size, resize=size)).eval()
+    before = copied(model.network)
+    images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    turned = images.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        plain = model(images)
+        assert torch.equal(model(turned), plain)
+        assert model.in_channels_last() is model
+        torch.testing.assert_close(model(images), plain, atol=1e-5, rtol=0)
+        assert torch.equal(model(turned), model(images))
+    assert same(copied(model.network), before)
+    kernels = [layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_network_gets_images_in_the_order_of_its_weights(last: bool) -> None:
+    model = Classifier(build_network("small-cnn", 7, 16), Preprocess(size=16, resize=16))
+    model = model.in_channels_last() if last else model
+    found: list[bool] = []
+    model.network.register_forward_pre_hook(
+        lambda _, inputs: found.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    model(images)
+    model(images.contiguous(memory_format=torch.channels_last))
+    assert found == [last, last]
+
+
+def test_what_is_no_batch_is_still_refused_in_one_line() -> None:
+    model = Classifier(build_network("small-cnn", 7, 16), Preprocess(size=16, resize=16)).in_channels_last()
+    with pytest.raises(ValueError, match="add a batch axis"):
+        model(torch.zeros(3, 16, 16, dtype=torch.uint8))
 
 
 # Loading -------------------------------------------------------------------------------------------------------------

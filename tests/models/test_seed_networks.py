@@ -1,12 +1,18 @@
-"""The four small networks have the layers they are described with, and fit themselves to the input size."""
+"""The small networks have the layers they are described with, and fit themselves to the input size."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from imgcls.models.build import build_network
+from imgcls import checkpoint
+from imgcls.models.build import build_model, build_network, count_parameters, has_batch_norm
+from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 
 def layers(network: nn.Module) -> list[str]:
@@ -64,3 +70,72 @@ def test_a_network_fits_itself_to_the_input_size(arch: str, size: int) -> None:
     """Odd sides too: pooling rounds down, and the linear layer must count with the same rounding."""
     network = build_network(arch, 7, size)
     assert network(torch.rand(2, 3, size, size)).shape == (2, 7)
+
+
+# resnet9 -------------------------------------------------------------------------------------------------------------
+
+
+def convolution(inputs: int, outputs: int) -> int:
+    """Count the parameters of a 3 x 3 convolution without bias and of its BatchNorm."""
+    return 9 * inputs * outputs + 2 * outputs
+
+
+@pytest.mark.parametrize(("arch", "width", "parameters"), [("resnet9", 64, 6_573_130), ("resnet9-half", 32, 1_646_122)])
+def test_resnet9_is_eight_convolutions_two_of_them_twice_in_a_sum_and_a_linear_layer(
+    arch: str, width: int, parameters: int
+) -> None:
+    """6.6 million parameters for ten classes, as in Page's series; of half the width a quarter."""
+    network = build_network(arch, 10, 32)
+    widths = [(3, width), (width, 2 * width), *[(2 * width,) * 2] * 2]
+    widths += [(2 * width, 4 * width), (4 * width, 8 * width), *[(8 * width,) * 2] * 2]
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in convolutions] == widths
+    counted = sum(convolution(*pair) for pair in widths) + 8 * width * 10 + 10
+    assert count_parameters(network) == counted == parameters
+    assert has_batch_norm(network)
+    assert layers(network)[-1] == f"Linear {8 * width}-10"
+
+
+def test_a_residual_block_adds_to_its_input() -> None:
+    """With convolutions that give nothing, the input comes out."""
+    block = next(layer for layer in build_network("resnet9-half", 7, 8) if type(layer).__name__ == "Residual")  # type: ignore[attr-defined]
+    images = torch.rand(2, 64, 4, 4)
+    assert not torch.equal(block(images), images)
+    for layer in block.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.zeros_(layer.weight)
+    assert torch.equal(block(images), images)
+
+
+@pytest.mark.parametrize("arch", ["resnet9", "resnet9-half"])
+def test_resnet9_takes_sizes_from_8_px_and_comes_back_from_a_file_with_equal_logits(arch: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    card = ModelCard(
+        arch=arch,
+        arch_options={},
+        classes=tuple("abcdefg"),
+        preprocess=Preprocess(size=8, resize=8),
+        pretrained=Pretrained(asked="no", used=None, reason="--no-pretrained"),
+    )
+    model = build_model(card)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model.train()(images), torch.tensor([0, 2, 4, 6]))
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    checkpoint.save(
+        tmp_path / "best.pt", checkpoint.Checkpoint(card, model.network.state_dict(), np.array([], dtype=np.int64))
+    )
+    loaded = checkpoint.load(tmp_path / "best.pt")
+    again = build_model(loaded.card, loaded.model).eval()
+    with torch.inference_mode():
+        for size in (8, 32, 64):
+            images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+            logits = model.eval()(images)
+            assert logits.shape == (2, 7)
+            assert torch.equal(again(images), logits)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchvision.models.regnet import BlockParams
 
 from imgcls import checkpoint
-from imgcls.models.build import Classifier, build_model, build_network, head
+from imgcls.models.build import Classifier, build_model, build_network, head, last_layers
 from imgcls.models.torchvision_networks import recipe
 from imgcls.registry import ARCHITECTURES
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocess, Pretrained
@@ -83,8 +83,13 @@ def test_one_of_each_family_learns_a_batch_and_comes_back_from_a_file_with_equal
     loaded = checkpoint.load(path)
     again = build_model(loaded.card, loaded.model).eval()
     with torch.inference_mode():
+        seen: list[torch.Tensor] = []
+        last = last_layers(model.network)
+        hook = last[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         logits = model.eval()(images)
+        hook.remove()
         assert torch.isfinite(logits).all()
+        torch.testing.assert_close(last(seen[0]), logits)  # what learns while the rest is frozen
         assert torch.equal(again(images), logits)
     path.unlink()  # up to half a gigabyte, and pytest keeps the folders of three runs
 

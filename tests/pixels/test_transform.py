@@ -135,7 +135,7 @@ def test_scaled_decoding_changes_large_pictures_a_little_and_small_ones_not(
     full = Preprocess(size=32, resize=36, rule=rule)
     scaled = replace(full, decode="scaled")
     large, small = str(tmp_path / f"large.{suffix}"), str(tmp_path / f"small.{suffix}")
-    drawn(400, 300).save(large)
+    drawn(50, 38).resize((400, 304)).save(large)
     drawn(90, 71).save(small)  # less than twice 36
     assert np.array_equal(read(small, scaled), read(small, full))
     difference = abs(read(large, scaled).astype(int) - read(large, full))
