@@ -15,10 +15,14 @@ from imgcls.config import parse_device
 from imgcls.errors import UsageError
 from imgcls.schema import Choice
 
-# Files with the limit of a container (cgroups 2, then 1) and what it uses; file cache counts as used there.
+# Where a container's limit is, what it uses, and how much of that is file cache that would make room: cgroups 2 and 1.
 CONTAINER_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
 
 
@@ -83,9 +87,10 @@ def free_memory() -> int:
             free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
     except (OSError, StopIteration):  # not Linux
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    for limit, used in CONTAINER_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no such limit: no such file, or the word "max"
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    for limit, used, statistics in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no such limit: no such file, or the word "max"
+            cache = dict(line.split() for line in Path(statistics).read_text().splitlines())["inactive_file"]
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()) + int(cache))
     return max(0, free)
 
 

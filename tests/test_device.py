@@ -220,22 +220,25 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "free"),
+    ("limit", "used", "cached", "free"),
     [
-        ("300000\n", "100000\n", 200_000),
-        ("100000\n", "300000\n", 0),
-        ("max\n", "100000\n", 4096 * 1024),
-        ("9223372036854771712\n", "100000\n", 4096 * 1024),  # what the older kind of container calls no limit
+        ("300000\n", "100000\n", 0, 200_000),
+        ("300000\n", "100000\n", 30_000, 230_000),  # file cache makes room for whoever needs it
+        ("100000\n", "300000\n", 0, 0),
+        ("max\n", "100000\n", 0, 4096 * 1024),
+        ("9223372036854771712\n", "100000\n", 0, 4096 * 1024),  # what the older kind of container calls no limit
     ],
 )
 @pytest.mark.usefixtures("machine")
 def test_free_memory_is_no_more_than_the_container_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, free: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, cached: int, free: int
 ) -> None:
     (tmp_path / "max").write_text(limit)
     (tmp_path / "current").write_text(used)
-    absent = (str(tmp_path / "no limit"), str(tmp_path / "no use"))
-    files = (str(tmp_path / "max"), str(tmp_path / "current"))
+    (tmp_path / "stat").write_text(f"anon 5\nfile 7\ninactive_file {cached}\n")
+    files, absent = (
+        [str(tmp_path / name) for name in names] for names in (("max", "current", "stat"), ("a", "b", "c"))
+    )
     for known in ((files,), (files, absent), (absent, files)):
         monkeypatch.setattr(device_module, "CONTAINER_LIMITS", known)
         assert free_memory() == free
