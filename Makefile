@@ -1,9 +1,10 @@
 # make demo: install, draw sample data, train, evaluate, predict.   make test: lint, types, tests.
+# make bench: how fast, against what a tutorial would write; for example make bench ROWS='--only S1,S4 --pairs 7'.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := .demo
 
-.PHONY: install demo test lint readme clean
+.PHONY: install demo test lint bench readme clean
 
 install: .venv/installed
 
@@ -33,6 +34,9 @@ lint: install
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile -q
+
+bench: install
+	$(BIN)/python tests/bench/rows.py $(ROWS)
 
 # The tables of the README that are made from the code.
 readme: install

@@ -179,6 +179,11 @@ def _probe(folder: Path) -> None:
     probe.unlink()
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file is one that `replacing` had not finished."""
+    return path.name.startswith(".imgcls-") and path.suffix == ".tmp"
+
+
 def _temporary(folder: Path) -> Path:
     return folder / f".imgcls-{os.getpid()}-{os.urandom(4).hex()}.tmp"
 

@@ -5,10 +5,13 @@ A file is written whole or not at all and is read through a memory map. Knows no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ from imgcls.errors import WriteError
 
 SHARE = 0.5  # of the free disk, that all files in the folder may take together
 SUFFIX = ".pixels"
-FORMAT = 1  # part of the key: another layout or another decoder makes other files
+FORMAT = 1  # of the file
+A_DAY = 24 * 3600  # seconds
 
 
 def folder() -> Path:
@@ -28,9 +32,9 @@ def folder() -> Path:
 
 
 def file_of(pictures: Pictures) -> Path:
-    """Return the file for these pictures: other files, sizes, times or decoding, another name."""
+    """Return the file for these pictures: other files, sizes, times, decoding or decoders, another name."""
     what = (
-        FORMAT,
+        (FORMAT, version("pillow"), version("simplejpeg")),
         pictures.images.stamp(),
         pictures.shorter,
         pictures.preprocess if pictures.shorter is None else None,
@@ -45,22 +49,24 @@ def find(pictures: Pictures) -> Store | None:
     try:
         pixels = np.memmap(path, dtype=np.uint8, mode="c")  # "c": nobody writes, but torch wants to be able to
         places = np.frombuffer(bytes(pixels[-length:]), dtype=np.int64).reshape(-1, 3)
-        os.utime(path)  # used now: `_make_room` removes what was not used for longest
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            os.utime(path)  # used now: `_make_room` removes what was not used for longest
     except (OSError, ValueError):
         return None
     bounds = np.append(places[:, 0], pixels.size - length)
-    if bounds[0] != 0 or not np.array_equal(np.diff(bounds), 3 * places[:, 1] * places[:, 2]):
+    if not np.array_equal(np.diff(bounds), 3 * places[:, 1] * places[:, 2]):
         return None  # the file was cut short or zeroed: what stands at its end are no places
     return Store(pixels[:-length], places)
 
 
-def write(pictures: Pictures, workers: int, told: Callable[[int], None]) -> Store:
+def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside: Sequence[Pictures] = ()) -> Store:
     """Decode all pictures into a file.
 
     Args:
         pictures: of a split.
         workers: decoding threads.
         told: receives the number of images done, and may raise.
+        beside: the run's other splits, whose files stay.
 
     Raises:
         ImageError: naming the first that cannot be read.
@@ -68,7 +74,7 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None]) -> Stor
     """
     path = file_of(pictures)
     files.check_folder(path.parent)
-    limit = _make_room(path.parent, pictures.bytes())
+    limit = _make_room(path.parent, pictures.bytes(), {file_of(others) for others in beside})
     places: list[tuple[int, int, int]] = []
     end = 0
     with files.replacing(path) as temporary, temporary.open("wb") as file:
@@ -87,19 +93,31 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None]) -> Stor
     return store
 
 
-def _make_room(place: Path, needed: int) -> int:
-    """Remove the files that were not used for longest until `needed` bytes may be added; return the limit in bytes."""
-    stored = sorted(place.glob("*" + SUFFIX), key=lambda path: path.stat().st_mtime)
-    sizes = {path: path.stat().st_size for path in stored}
-    limit = int(SHARE * (shutil.disk_usage(place).free + sum(sizes.values())))
-    if needed > limit:
-        raise _too_large(place, needed, limit)
-    for path in stored:
-        if sum(sizes.values()) + needed <= limit:
-            break
-        path.unlink(missing_ok=True)
-        del sizes[path]
-    return limit - sum(sizes.values())
+def _make_room(place: Path, needed: int, kept: set[Path]) -> int:
+    """Remove what was not used for longest, but not `kept`, until `needed` bytes may be added; return the limit."""
+    with files.explained(place):
+        ours = {path: path.stat() for path in place.iterdir() if path.is_file() and _is_ours(path)}
+        for path in [path for path, found in ours.items() if _is_left_behind(path, found)]:
+            path.unlink(missing_ok=True)  # by a process that was killed while it wrote
+            del ours[path]
+        taken = sum(found.st_size for found in ours.values())
+        limit = int(SHARE * (shutil.disk_usage(place).free + taken))
+        if needed + sum(ours[path].st_size for path in kept & ours.keys()) > limit:
+            raise _too_large(place, needed, limit)
+        for path in sorted(ours.keys() - kept, key=lambda path: ours[path].st_mtime):
+            if taken + needed <= limit:
+                break
+            path.unlink(missing_ok=True)
+            taken -= ours[path].st_size
+        return limit - taken
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix == SUFFIX or files.is_temporary(path)
+
+
+def _is_left_behind(path: Path, found: os.stat_result) -> bool:
+    return files.is_temporary(path) and time.time() - found.st_mtime > A_DAY
 
 
 def _too_large(place: Path, needed: int, limit: int) -> WriteError:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.pixels.decode import Pixels, decode, image_size
+from imgcls.pixels.decode import Pixels, decode, image_size, reduced
 
 
 class Images(Protocol):
@@ -135,9 +135,9 @@ class ArrayImages:
         return len(self.numbers)
 
     def load(self, index: int, shorter: int | None = None) -> Pixels:
-        """Return one entry, always whole."""
+        """Return one entry."""
         pixels = self.pixels[self.numbers[index]]
-        return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+        return reduced(pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2), shorter)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) in pixels; all entries have one size."""

@@ -179,7 +179,7 @@ class Batches:
         return batches
 
     def in_order(self) -> Batches:
-        """Return all images once, unchanged and in order, for one process alone."""
+        """Return all images in order, for one process alone."""
         batches = copy.copy(self)
         batches.places = Places(len(self.listing.images), self._batch_size, seed=self.seed, shuffle=False)
         if self._held is None:

@@ -44,7 +44,7 @@ def _hold_images(plan: Plan, report: Report) -> Plan:
         taken = sum(part.nbytes for part in held) if where == "memory" else 0
         store = _stored(batches.pictures, where, room - taken, plan, report)
         if store is None:
-            report(Said("the images do not fit half of the free memory: they are decoded anew in each epoch"))
+            report(Said("the images take more memory than expected: they are decoded anew in each epoch"))
             return plan
         held.append(batches.from_store(store, _place(store.pixels.nbytes, plan.device)))
     images, size = sum(len(part.pictures) for part in held), sum(part.nbytes for part in held)
@@ -67,7 +67,8 @@ def _stored(pictures: Pictures, where: str, limit: int, plan: Plan, report: Repo
     try:
         if where == "disk" and not isinstance(pictures.images, ArrayImages):  # arrays are decoded already
             with plan.world.main_first():
-                return disk_cache.find(pictures) or disk_cache.write(pictures, threads, told)
+                beside = [batches.pictures for batches in _splits(plan)]
+                return disk_cache.find(pictures) or disk_cache.write(pictures, threads, told, beside)
         return in_memory(pictures, threads, min(limit, int(SLACK * pictures.bytes()) + 2**20), told)
     except ImageError as error:
         raise unreadable(str(error)) from error

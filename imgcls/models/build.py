@@ -155,7 +155,8 @@ def last_layers(network: nn.Module) -> nn.Sequential:
     parent = network.get_submodule(parent_name)
     if not isinstance(parent, nn.Sequential):
         dropout = parent._modules.get("dropout")
-        return nn.Sequential(*([dropout] if isinstance(dropout, nn.Dropout) else []), layer, nn.Flatten())
+        # Inception's dropout comes before its flattening; elsewhere there is nothing left to flatten.
+        return nn.Sequential(*([dropout, nn.Flatten()] if isinstance(dropout, nn.Dropout) else []), layer, nn.Flatten())
     children = list(parent.children())
     first = list(parent._modules).index(last)
     first -= first > 0 and isinstance(children[first - 1], nn.Dropout)

@@ -65,13 +65,19 @@ def decode(source: str | bytes, name: str | None = None, shorter: int | None = N
             if pixels is None:
                 image.load()  # Pillow turns a TIFF upright while it loads, and drops the tag
                 picture = _to_rgb(image)
-                pixels = np.asarray(picture if divisor == 1 else picture.reduce(divisor))
+                pixels = reduced(np.asarray(picture), shorter)
             transpose = _UPRIGHT.get(_orientation(image))
             return pixels if transpose is None else np.asarray(Image.fromarray(pixels).transpose(transpose))
     except ImageError:
         raise
     except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
         raise ImageError(f"{called}: {_reason(error)}") from error
+
+
+def reduced(pixels: Pixels, shorter: int | None) -> Pixels:
+    """Return a picture at the size that `decode` gives it when its shorter side may be `shorter`."""
+    divisor = _divisor(pixels.shape[1], pixels.shape[0], shorter)
+    return pixels if divisor == 1 else np.asarray(Image.fromarray(pixels).reduce(divisor))
 
 
 def reduced_size(width: int, height: int, shorter: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Everything that the benchmark uses of imgcls, in one place."""
+"""Everything that the benchmark uses of imgcls, in one place, and processes timed from shell to shell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from imgcls.data.loaders import Batch, Batches
 from imgcls.data.pictures import SLACK, in_memory
 from imgcls.device import fast_float32
 from imgcls.distributed import World
+from imgcls.engine.evaluate import silent
 from imgcls.engine.hold import hold
 from imgcls.engine.loop import train_epoch
 from imgcls.engine.plan import Plan, State, build
@@ -29,29 +30,27 @@ from imgcls.engine.train import train
 from imgcls.events import EpochEnded, Event, Stepped
 from imgcls.inference.pool import available_cpus
 
-CPU = torch.device("cpu")
 COMMAND = (sys.executable, "-m", "imgcls")
-PLAIN = ("--no-pretrained", "--overwrite")  # no download, and the same folder in every pair
 
 
 def settings(data: Path, **asked: Any) -> TrainConfig:
-    """Return settings by the names of the flags."""
-    return from_dict({"data": str(data), "pretrained": False} | asked)
+    """Return settings by the names of the flags: on the CPU, nothing downloaded, a run replaces the one before."""
+    return from_dict({"data": str(data), "device": "cpu", "pretrained": False, "overwrite": True} | asked)
 
 
 def batches(data: Path, **asked: Any) -> Batches:
-    """Return training batches as `train` makes them, from files."""
-    config = settings(data, **asked)
-    return training_batches(prepare(config.data), config.data)
+    """Return training batches of all images from files, as `train` makes them."""
+    config = settings(data, val_split=0.0, **asked).data
+    return training_batches(prepare(config), config)
 
 
-def cached(some: Batches) -> Batches:
+def in_store(some: Batches) -> Batches:
     """Return the same batches from memory."""
     limit = int(SLACK * some.pictures.bytes()) + 2**20
     store = in_memory(some.pictures, available_cpus(), limit, lambda done: None)
     if store is None:
-        raise MemoryError("the pictures do not fit")
-    return some.from_store(store, CPU)
+        raise MemoryError("the pictures take more memory than estimated")
+    return some.from_store(store, torch.device("cpu"))
 
 
 def epochs(some: Batches, count: int = 1) -> Callable[[], Iterable[Any]]:
@@ -66,7 +65,7 @@ def built(config: TrainConfig) -> tuple[State, Plan]:
     return state, hold(state, plan, silent)
 
 
-def on_ready_batches(plan: Plan) -> tuple[Plan, list[Batch]]:
+def made_ready(plan: Plan) -> tuple[Plan, list[Batch]]:
     """Return the plan with batches that were made before and are on the device already, and these batches."""
     made = [batch.to(plan.device) for batch in plan.batches.epoch(1)]
     ready = copy.copy(plan.batches)
@@ -75,7 +74,7 @@ def on_ready_batches(plan: Plan) -> tuple[Plan, list[Batch]]:
 
 
 def run_epoch(state: State, plan: Plan) -> tuple[float, float]:
-    """Train an epoch as `train` does; seconds, and the share of them that batches were waited for."""
+    """Train an epoch as `train` does; its seconds, and the share of them that batches were waited for."""
     began = time.perf_counter()
     with fast_float32(plan.device):
         trained = train_epoch(state, plan, 1, 0, silent)
@@ -83,14 +82,14 @@ def run_epoch(state: State, plan: Plan) -> tuple[float, float]:
 
 
 def run_steps(state: State, plan: Plan, made: Iterable[Batch]) -> tuple[float]:
-    """Make the bare steps of an epoch, eagerly: forward, backward, optimizer; seconds."""
+    """Make the bare steps of an epoch, eagerly: forward, backward, optimizer; their seconds."""
     model = state.model.train()
     began = time.perf_counter()
     with fast_float32(plan.device):
         for batch in made:
             with torch.autocast(plan.device.type, plan.amp, enabled=plan.amp is not None):
                 loss = F.cross_entropy(model(batch.images), batch.labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
         if plan.device.type == "cuda":
@@ -98,7 +97,7 @@ def run_steps(state: State, plan: Plan, made: Iterable[Batch]) -> tuple[float]:
     return (time.perf_counter() - began,)
 
 
-def epochs_of(config: TrainConfig) -> list[dict[str, Any]]:
+def trained_epochs(config: TrainConfig) -> list[dict[str, Any]]:
     """Train, and return the metrics of each epoch with `saving`, the seconds that its checkpoints took."""
     rows: list[dict[str, Any]] = []
     validated = 0.0
@@ -114,59 +113,32 @@ def epochs_of(config: TrainConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def silent(event: object) -> None:
-    """Report to nobody."""
+@dataclass(frozen=True)
+class Ran:
+    """A process that ended well: standard output, its seconds, and those after its first line on standard error."""
+
+    text: str
+    seconds: float
+    after_loading: float
 
 
-def checkpoint(folder: Path, data: Path, arch: str, *options: str) -> Path:
-    """Train a little on a few images; returns best.pt."""
-    run(
-        *COMMAND,
-        "train",
-        "--data",
-        data,
-        "--arch",
-        arch,
-        "--epochs",
-        1,
-        "--limit",
-        8,
-        "--out",
-        folder,
-        *PLAIN,
-        *options,
-    )
-    return folder / "best.pt"
-
-
-def exported(checkpoint: Path) -> Path:
-    path = checkpoint.with_suffix(".onnx")
-    run(*COMMAND, "export", "--ckpt", checkpoint, "--output", path)
-    return path
-
-
-def run(*command: object, stdin: Path | None = None, cwd: Path | None = None) -> tuple[str, float]:
-    """Run a process; returns its standard output and the seconds from shell to shell."""
+def run(*command: object, stdin: Path | None = None, cwd: Path | None = None) -> Ran:
+    """Run a process from shell to shell; it must not print much before it says something on standard error."""
     words = [str(word) for word in command]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
     began = time.perf_counter()
-    with open(stdin or os.devnull, "rb") as given:
-        done = subprocess.run(words, stdin=given, capture_output=True, text=True, cwd=cwd, check=False)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words[1:5])} …: {' '.join(done.stderr.strip().splitlines()[-1:])}")
-    return done.stdout, seconds
-
-
-def answered(*command: object) -> tuple[float, float]:
-    """Run a process that says something on stderr when it has loaded; returns its seconds, and those after that."""
-    words = [str(word) for word in command]
-    began = time.perf_counter()
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = process.stderr.readline()
+    with open(stdin or os.devnull, "rb") as given, subprocess.Popen(words, stdin=given, cwd=cwd, **pipes) as process:
+        said = process.stderr.readline() if process.stderr else b""
         loaded = time.perf_counter()
-        said += process.stderr.read()
+        text, more = process.communicate()
     ended = time.perf_counter()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(words[1:5])} …: {' '.join(said.strip().splitlines()[-1:])}")
-    return ended - began, ended - loaded
+        last = (said + more).decode(errors="replace").strip().splitlines()[-1:]
+        raise RuntimeError(f"{' '.join(words[1:5])} …: {' '.join(last)}")
+    return Ran(text.decode(), ended - began, ended - loaded)
+
+
+def trained(data: Path, arch: str, epochs: int, out: Path, *options: object, device: str = "cpu") -> Ran:
+    """Run `imgcls train`; its standard output is JSON."""
+    asked = ("--data", data, "--arch", arch, "--epochs", epochs, "--out", out, "--overwrite", "--no-pretrained")
+    return run(*COMMAND, "train", *asked, "--device", device, "--json", "-", *options)

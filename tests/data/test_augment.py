@@ -28,8 +28,8 @@ from imgcls.data.augment import (
     vary,
 )
 from imgcls.pixels.decode import reduced_size
-from imgcls.pixels.transform import transform
-from imgcls.schema import Preprocess
+from imgcls.pixels.transform import RESAMPLING, transform
+from imgcls.schema import Interpolation, Preprocess
 
 NOTHING = Augmentation(kind="none", flip=False, rotate=0, color_jitter=0)
 SMALL, LARGE = Preprocess(size=32, resize=32), Preprocess(size=48, resize=54)
@@ -414,7 +414,7 @@ def test_rotate_turns_as_pillow_does(degrees: int) -> None:
 
 @pytest.mark.parametrize("factors", [(0.6, 1, 1), (1.4, 1, 1), (1, 0.6, 1), (1, 1.4, 1), (1, 1, 0.6), (1, 1, 1.4)])
 def test_color_jitter_is_that_of_pillow(factors: tuple[float, float, float]) -> None:
-    theirs = Image.fromarray(frames(LARGE, 1)[0].numpy())
+    theirs = Image.fromarray(frames(LARGE, 1)[0].numpy() // 2)  # darker than grey
     values = still()
     values[JITTER] = [(factor - 1) / 0.4 / 2 + 0.5 for factor in factors]
     ours = augment(theirs, replace(LARGE, resize=48), replace(NOTHING, color_jitter=0.4), values)
@@ -423,6 +423,16 @@ def test_color_jitter_is_that_of_pillow(factors: tuple[float, float, float]) -> 
     ):
         theirs = enhance(theirs).enhance(factor)
     assert abs(ours.astype(int) - np.asarray(theirs)).max() <= 2
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "box"])
+@pytest.mark.parametrize("side", [300, 30])
+def test_a_crop_is_resized_as_pillow_does(side: int, interpolation: Interpolation) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    preprocess = replace(LARGE, interpolation=interpolation)
+    ours = frame(noise, preprocess, replace(NOTHING, kind="light"), still()).astype(int)
+    theirs = Image.fromarray(noise).resize((48, 48), RESAMPLING[interpolation])
+    assert abs(ours - np.asarray(theirs)).max() <= (1 if interpolation in ("bilinear", "bicubic") else 0)
 
 
 @pytest.mark.parametrize(("kind", "shorter"), [("light", 317), ("standard", 448), ("strong", 792)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,13 @@ import pytest
 import torch
 from drawing import draw_tree
 
-from imgcls.data import loaders
+from imgcls.data import disk_cache, loaders
 from imgcls.data.augment import Augmentation
 from imgcls.data.folder import read_split
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
-from imgcls.data.loaders import Batch, Batches, Places, choose_workers
+from imgcls.data.loaders import Batch, Batches, Places, choose_workers, moved, unreadable
+from imgcls.data.pictures import Store, in_memory
 from imgcls.errors import DataError, ResourceError
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
@@ -61,6 +63,163 @@ def test_worker_count_changes_nothing(tmp_path: Path) -> None:
     assert len(by_count[0]) == 6
     for others in by_count[1:]:
         assert all(equal(first, other) for first, other in zip(by_count[0], others, strict=True))
+
+
+CPU = torch.device("cpu")
+LARGE = Preprocess(size=48, resize=54)
+AUGMENTATIONS = {
+    "evaluated": None,
+    "none": Augmentation(kind="none", flip=False),
+    "flip": Augmentation(kind="none", flip=True),
+    "light": Augmentation(kind="light", flip=True),
+    "standard": STANDARD,
+    "strong": Augmentation(kind="strong", flip=True),
+    "all": replace(STANDARD, rotate=20, color_jitter=0.4, alternate_flip=True, cutout=5),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures_of(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Listing]:
+    """Ten pictures in files of two shapes, and ten in arrays."""
+    root = draw_tree(tmp_path_factory.mktemp("pictures"), {"ant": 5}, size=(130, 100))
+    draw_tree(root, {"bee": 5}, size=(50, 60), seed=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 56, 56, 3), dtype=np.uint8)
+    labels = np.arange(10, dtype=np.int64) % 2
+    arrays = Listing("arrays", ArrayImages.of("train", pixels), labels, ("ant", "bee"))
+    return {"files": read_split(str(root)), "arrays": arrays}
+
+
+def held(batches: Batches, where: str) -> Store:
+    """The pictures of these batches, decoded."""
+    if where == "disk":
+        return disk_cache.write(batches.pictures, 1, lambda done: None)
+    store = in_memory(batches.pictures, 1, batches.pictures.bytes(), lambda done: None)
+    assert store is not None
+    return store
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("preprocess", [PREPROCESS, LARGE])
+@pytest.mark.parametrize("source", ["files", "arrays"])
+def test_neither_workers_nor_a_store_change_a_bit(
+    source: str,
+    preprocess: Preprocess,
+    augmentation: str,
+    pictures_of: dict[str, Listing],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    how = AUGMENTATIONS[augmentation]
+    options: dict[str, Any] = {"batch_size": 4, "augmentation": how, "shuffle": how is not None, "seed": 3}
+
+    def two_epochs(batches: Batches) -> list[Batch]:
+        return [batch for epoch in (1, 2) for batch in batches.epoch(epoch)]
+
+    first = Batches(pictures_of[source], preprocess, **options)
+    expected = two_epochs(first)
+    assert len(expected) == 6
+    assert not first.cached
+    both = {batch.images.numpy().tobytes() for batch in expected}
+    assert len(both) == (3 if how is None else 6), "epochs differ in training"
+    for workers in (1, 2):
+        again = two_epochs(Batches(pictures_of[source], preprocess, workers=workers, **options))
+        assert all(equal(one, other) for one, other in zip(expected, again, strict=True))
+    for where in ("memory", "disk"):
+        store = held(first, where)
+        before = np.array(store.pixels)
+        for workers in (0, 2):
+            batches = Batches(pictures_of[source], preprocess, workers=workers, **options).from_store(store, CPU)
+            assert batches.cached
+            assert batches.nbytes == store.pixels.nbytes
+            again = two_epochs(batches)
+            assert all(equal(one, other) for one, other in zip(expected, again, strict=True)), (where, workers)
+        assert np.array_equal(store.pixels, before), "the store is as it was"
+
+
+@pytest.mark.parametrize("augmentation", ["standard", "strong", "all"])
+@pytest.mark.parametrize("preprocess", [PREPROCESS, LARGE])
+def test_two_ranks_with_stores_make_the_batches_of_one_process(
+    preprocess: Preprocess, augmentation: str, pictures_of: dict[str, Listing]
+) -> None:
+    options: dict[str, Any] = {"augmentation": AUGMENTATIONS[augmentation], "shuffle": True, "seed": 5}
+    whole = Batches(pictures_of["files"], preprocess, batch_size=4, **options)
+    shares = [Batches(pictures_of["files"], preprocess, batch_size=2, rank=rank, ranks=2, **options) for rank in (0, 1)]
+    stored = [share.from_store(held(share, "memory"), CPU) for share in shares]
+    for epoch in (1, 2):
+        for batch, *parts in zip(whole.epoch(epoch), *(each.epoch(epoch) for each in stored), strict=True):
+            assert equal(batch, Batch(*(torch.cat(part) for part in zip(*map(_tensors, parts), strict=True))))
+
+
+def _tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.images, batch.labels, batch.real
+
+
+def test_a_filler_is_marked_when_made_from_a_store() -> None:
+    ranks = [Batches(listing(1), PREPROCESS, batch_size=2, rank=rank, ranks=2, shuffle=True) for rank in (0, 1)]
+    made = [next(each.from_store(held(each, "memory"), CPU).epoch(1)) for each in ranks]
+    assert sorted(batch.real.tolist() for batch in made) == [[False], [True]]
+    assert all(batch.images.shape == (1, 3, 16, 16) for batch in made)
+
+
+@pytest.mark.parametrize("preprocess", [PREPROCESS, LARGE])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stored", [False, True])
+def test_in_order_gives_every_image_once_as_validation_does(
+    stored: bool, workers: int, preprocess: Preprocess, pictures_of: dict[str, Listing]
+) -> None:
+    """Of any rank's training batches; these go on as before."""
+    expected = list(Batches(pictures_of["files"], preprocess, batch_size=4).epoch(1))
+    options: dict[str, Any] = {"augmentation": AUGMENTATIONS["none"], "shuffle": True, "rank": 1, "ranks": 2}
+    training = Batches(pictures_of["files"], preprocess, batch_size=4, workers=workers, **options)
+    if stored:
+        training = training.from_store(held(training, "memory"), CPU)
+    before = list(training.epoch(1))
+    found = list(training.in_order().epoch(0))
+    assert all(equal(one, other) for one, other in zip(expected, found, strict=True))
+    assert all(equal(one, other) for one, other in zip(before, training.epoch(1), strict=True))
+
+
+def test_in_order_takes_from_the_store_too(pictures_of: dict[str, Listing]) -> None:
+    training = Batches(pictures_of["files"], LARGE, batch_size=4, augmentation=STANDARD, shuffle=True)
+    assert not training.in_order().cached
+    assert training.from_store(held(training, "memory"), CPU).in_order().cached
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 2, 3)])
+def test_features_in_memory_are_batched_in_the_order_of_their_images(shape: tuple[int, ...]) -> None:
+    images = listing(10)
+    batches = Batches(images, PREPROCESS, batch_size=4, shuffle=True, augmentation=AUGMENTATIONS["none"])
+    features = torch.randn((10, *shape), generator=torch.Generator().manual_seed(0))
+    of_features = batches.from_tensor(features)
+    assert (len(of_features), of_features.nbytes) == (3, features.nbytes)
+    for epoch in (1, 2):
+        order = batches.places.order(epoch)
+        found = list(of_features.epoch(epoch))
+        assert torch.equal(torch.cat([batch.images for batch in found]), features[order])
+        assert torch.equal(torch.cat([batch.labels for batch in found]), torch.from_numpy(images.labels[order]))
+        assert {(batch.images.dtype, bool(batch.real.all())) for batch in found} == {(torch.float32, True)}
+
+
+def test_a_batch_goes_to_a_device_whole() -> None:
+    (batch,) = Batches(listing(6), PREPROCESS, batch_size=8).epoch(1)
+    there = batch.to(torch.device("meta"))
+    assert {part.device.type for part in _tensors(there)} == {"meta"}
+    assert there.images.is_contiguous(memory_format=torch.channels_last)
+    assert equal(batch.to(CPU), batch)
+
+
+def test_batches_moved_to_the_cpu_are_the_same() -> None:
+    batches = Batches(listing(10), PREPROCESS, batch_size=4)
+    there = list(moved(batches.epoch(1), CPU))
+    assert len(there) == 3
+    assert all(equal(one, other) for one, other in zip(batches.epoch(1), there, strict=True))
+
+
+def test_an_unreadable_image_is_an_error_of_the_data() -> None:
+    error = unreadable("a/b.png: truncated")
+    assert isinstance(error, DataError)
+    assert str(error) == "a/b.png: truncated: replace or remove the file"
 
 
 def test_workers_that_live_on_see_the_new_epoch() -> None:

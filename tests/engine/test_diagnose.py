@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from small_runs import codes, draw, of, run, tiny
 
 from imgcls import checkpoint
+from imgcls.data.loaders import Batch
 from imgcls.engine import loop
 from imgcls.engine import train as train_module
 from imgcls.engine.diagnose import diverged, findings
@@ -107,14 +109,21 @@ def test_waiting_for_data() -> None:
     assert finding.advice == "raise --workers from 0"
 
 
+def waiting(seconds: float) -> type[loop._Timed]:
+    """Return batches that say they were waited for so long."""
+
+    class Waiting(loop._Timed):
+        def __iter__(self) -> Iterator[Batch]:
+            yield from super().__iter__()
+            self.waited = seconds
+
+    return Waiting
+
+
 def test_a_slow_disk_is_found(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading that takes a hundred times as long as learning; and loading that takes no time."""
     for seconds, expected in ((10.0, True), (0.0, False)):
-
-        class Timed(loop._Timed):
-            waited = property(lambda timed, s=seconds: s, lambda timed, value: None)  # type: ignore[assignment]
-
-        monkeypatch.setattr(loop, "_Timed", Timed)
+        monkeypatch.setattr(loop, "_Timed", waiting(seconds))
         done = run(tiny(pictures, **CLEAN, out=str(tmp_path / str(seconds))))
         assert ("data-wait" in codes(done.events)) == expected
 

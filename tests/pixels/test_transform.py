@@ -87,6 +87,8 @@ def test_a_square_of_the_right_size_is_left_as_it_is() -> None:
     for rule in ("crop", "squash", "pad"):
         preprocess = Preprocess(size=32, resize=32, rule=rule)
         assert np.array_equal(transform(np.asarray(image), preprocess), np.asarray(image))
+        for size in ((32, 40), (40, 32)):
+            assert transform(np.asarray(drawn(*size)), preprocess).shape == (32, 32, 3)
 
 
 def test_a_strip_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
