@@ -45,7 +45,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         WriteError: the disk or folder refuses it.
     """
     values = checkpoint.card.to_dict() | {
-        "model": {name: tensor.detach().cpu() for name, tensor in checkpoint.model.items()},
+        "model": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.items()},
         "holdout": torch.from_numpy(checkpoint.holdout),
         **checkpoint.training,
     }

@@ -14,7 +14,7 @@ import torch
 from imgcls.data import disk_cache
 from imgcls.data.images import ArrayImages
 from imgcls.data.loaders import Batches, moved, unreadable
-from imgcls.data.pictures import SHARE, SLACK, Pictures, Store, in_memory
+from imgcls.data.pictures import SHARE, Pictures, Store, in_memory
 from imgcls.device import free_device_memory, free_memory
 from imgcls.engine.plan import Plan, State
 from imgcls.errors import ImageError
@@ -38,13 +38,15 @@ def _hold_images(plan: Plan, report: Report) -> Plan:
     where = next(str(choice.value) for choice in plan.choices if choice.name == "cache")
     if where == "off":
         return plan
+    if isinstance(plan.batches.pictures.images, ArrayImages):  # decoded already, and no files
+        where = "memory"
     began, held = time.monotonic(), list[Batches]()
     room = int(SHARE * free_memory()) // plan.world.local_size
     for batches in _splits(plan):
         taken = sum(part.nbytes for part in held) if where == "memory" else 0
         store = _stored(batches.pictures, where, room - taken, plan, report)
         if store is None:
-            report(Said("the images take more memory than expected: they are decoded anew in each epoch"))
+            report(Said("the images do not fit half of the free memory: they are decoded anew in each epoch"))
             return plan
         held.append(batches.from_store(store, _place(store.pixels.nbytes, plan.device)))
     images, size = sum(len(part.pictures) for part in held), sum(part.nbytes for part in held)
@@ -65,11 +67,11 @@ def _stored(pictures: Pictures, where: str, limit: int, plan: Plan, report: Repo
     threads = max(1, available_cpus() // plan.world.local_size)
     told = _progress(len(pictures), plan, report)
     try:
-        if where == "disk" and not isinstance(pictures.images, ArrayImages):  # arrays are decoded already
+        if where == "disk":
             with plan.world.main_first():
                 beside = [batches.pictures for batches in _splits(plan)]
                 return disk_cache.find(pictures) or disk_cache.write(pictures, threads, told, beside)
-        return in_memory(pictures, threads, min(limit, int(SLACK * pictures.bytes()) + 2**20), told)
+        return in_memory(pictures, threads, limit, told)
     except ImageError as error:
         raise unreadable(str(error)) from error
 
@@ -126,8 +128,9 @@ def _features(state: State, batches: Batches, plan: Plan, report: Report) -> tor
             if not parts:
                 again = last(features)
                 seen.clear()
-                fits = features[0].nbytes * len(batches.pictures) <= room
-                if not fits or again.shape != logits.shape or not torch.allclose(again, logits, 1e-3, 1e-4):
+                fits = 2 * features[0].nbytes * len(batches.pictures) <= room  # twice when they are put together
+                does = again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4)
+                if not plan.world.share(fits and does):
                     return None
             parts.append(features)
             told(done := done + len(features))

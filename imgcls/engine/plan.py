@@ -17,14 +17,14 @@ import imgcls
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
 from imgcls.data import disk_cache
-from imgcls.data.loaders import Batches
+from imgcls.data.loaders import Batches, unreadable
 from imgcls.data.pictures import choose_cache
 from imgcls.device import choose_amp, choose_device, free_memory, full_float32, make_deterministic
 from imgcls.distributed import World
 from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
-from imgcls.errors import CheckpointError, UsageError
+from imgcls.errors import CheckpointError, ImageError, UsageError
 from imgcls.files import check_outside
 from imgcls.models import pretrained
 from imgcls.models.build import Classifier, build_network, has_small_stem, last_layers, load_state
@@ -157,10 +157,14 @@ def build(
         state.restore(last.training)
     val = validation_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
     parts = [split.pictures for split in (batches, val) if split is not None]
-    asked = "off" if config.dry_run else config.cache  # a dry run sees two batches only
-    if asked == "disk":
+    if config.cache == "disk":
         check_outside(disk_cache.folder(), config.data.source, "$XDG_CACHE_HOME")
-    cache = choose_cache(asked, parts, free_memory() // world.local_size)
+    cache = Choice("cache", "off", "a dry run sees two batches")
+    if not config.dry_run:
+        try:
+            cache = choose_cache(config.cache, parts, free_memory() // world.local_size)
+        except ImageError as error:
+            raise unreadable(str(error)) from error
     card = ModelCard(
         arch=config.data.arch,
         arch_options=options,

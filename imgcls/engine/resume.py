@@ -27,9 +27,10 @@ def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: Worl
         DataError: the classes or images differ.
     """
     resumed, before, now = f"--resume --out {config.out}", last.card.config, to_dict(config)
-    differing = [key for key in now if key not in HARMLESS and before.get(key) != now[key]]
+    before = to_dict(TrainConfig()) | before  # settings younger than the run had their defaults
+    differing = [key for key in now if key not in HARMLESS and before[key] != now[key]]
     if differing:
-        listed = ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in differing)
+        listed = ", ".join(f"{key} was {before[key]}, now {now[key]}" for key in differing)
         raise UsageError(f"{resumed}: other settings than the run's ({listed}); give its own, or another --out")
     if last.card.classes != prepared.splits.classes:
         raise DataError(f"{resumed}: the run's classes were {', '.join(last.card.classes)}; give its own --data")

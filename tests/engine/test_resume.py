@@ -277,7 +277,7 @@ def test_findings_are_judged_over_the_whole_history(
 ) -> None:
     lengths: list[int] = []
 
-    def judge(history: list[Any], config: Any, images: int) -> list[Any]:
+    def judge(history: list[Any], config: Any, images: int, cached: bool) -> list[Any]:
         lengths.append(len(history))
         return []
 
