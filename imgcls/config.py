@@ -144,7 +144,9 @@ class TrainConfig:
         "Keep decoded images in memory, or in a file in your cache folder for later runs too; changes no result.",
         auto="memory, when they take at most half of what is free",
     )
-    compile: bool = setting(False, "Compile the network (torch.compile): takes a minute, then saves time on a GPU.")
+    compile: bool = setting(
+        False, "Compile the network (torch.compile): a minute or more at first, then faster steps on a GPU."
+    )
     channels_last: bool | None = setting(None, "Memory format of the network.", auto="yes, but not on Apple GPUs")
     sync_bn: bool = setting(False, "BatchNorm over the batches of all processes (several GPUs).")
     monitor: Literal["val-acc", "val-loss", "macro-f1"] = setting("val-acc", "What makes an epoch the best.")
@@ -174,6 +176,8 @@ class TrainConfig:
             raise UsageError("--warmup-epochs has no place in --schedule onecycle, which warms up itself: drop it")
         if self.momentum != 0.9 and self.optimizer != "sgd":
             raise UsageError(f"--momentum {self.momentum} is for SGD: type --optimizer sgd, or drop it")
+        if self.compile and self.sync_bn:
+            raise UsageError("--compile and --sync-bn exclude each other in torch: drop one")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for SGD with momentum: type --optimizer sgd, or drop it")
         if self.lr == 0:

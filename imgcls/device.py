@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from imgcls.config import parse_device
@@ -70,14 +72,22 @@ def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | 
     """
     if asked and device.type != "cuda":
         raise UsageError(f"--amp needs CUDA, and this runs on {device.type}: drop --amp")
-    if device.type != "cuda" or asked is False:
+    if device.type != "cuda":
         why = "as asked" if asked is False else f"{device.type} trains best in it"
         return None, Choice("precision", "float32", why)
+    if asked is False:
+        return None, Choice("precision", "float32, TF32 in training", "as asked; --deterministic turns TF32 off")
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     why = "as asked" if asked else "CUDA"
     if bf16:
         return torch.bfloat16, Choice("precision", "bf16 mixed", why)
     return torch.float16, Choice("precision", "fp16 mixed with a gradient scaler", f"{why}; the GPU has no bf16")
+
+
+def put(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Return an array on a device; from pinned memory, because any other copy waits for the GPU."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_memory() -> int:

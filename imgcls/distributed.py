@@ -6,9 +6,11 @@ Knows nothing of models and data.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -72,10 +74,13 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
+    patience = timedelta(hours=6)  # the first process may decode a whole data set for the others
+    # It warns of 1x1 convolutions whose strides are the same numbers in both orders.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device)
+        dist.init_process_group("nccl", device_id=device, timeout=patience)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=patience)
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ class Stepped:
     """Progress within an epoch; emitted a few times a second at most."""
 
     epoch: int
-    phase: str  # "decoding" (of epoch 0), "train" or "val"
+    phase: str  # "decoding" or "features" (epoch 0), "train" or "val"
     batch: int  # batches done
     batches: int
     loss: float | None  # mean since the epoch began

@@ -22,7 +22,7 @@ from imgcls.errors import WriteError
 
 SHARE = 0.5  # of the free disk, that all files in the folder may take together
 SUFFIX = ".pixels"
-FORMAT = 1  # of the file
+FORMAT = 1  # to be raised when the layout, or what our own code makes of a picture, changes
 A_DAY = 24 * 3600  # seconds
 
 
@@ -74,6 +74,8 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside:
     """
     path = file_of(pictures)
     files.check_folder(path.parent)
+    with contextlib.suppress(OSError):
+        path.parent.chmod(0o700)  # the pictures may be private
     limit = _make_room(path.parent, pictures.bytes(), {file_of(others) for others in beside})
     places: list[tuple[int, int, int]] = []
     end = 0

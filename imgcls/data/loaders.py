@@ -21,9 +21,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.data import draws
-from imgcls.data.augment import Augmentation, draw, frame, put, vary
+from imgcls.data.augment import Augmentation, draw, frame, vary
 from imgcls.data.listing import Listing
 from imgcls.data.pictures import Pictures, Store
+from imgcls.device import put
 from imgcls.errors import DataError, ImageError, ResourceError
 from imgcls.inference.pool import available_cpus
 from imgcls.schema import Choice, Preprocess
@@ -218,17 +219,18 @@ class Batches:
     def _load_from(self, pictures: Pictures | Store) -> None:
         self._source = pictures
         preprocess, augmentation = self.pictures.preprocess, self.pictures.augmentation
-        # Forked workers share the store; by the other ways of starting them each would get a copy.
-        shared = self.workers > 0 and isinstance(pictures, Store) and sys.platform == "linux"
+        # Forked workers share a store; started in another way each would get a copy, so then there are none.
+        forked = isinstance(pictures, Store)
+        workers = 0 if forked and sys.platform != "linux" else self.workers
         self._loader: DataLoader[Batch | str] = DataLoader(
             Frames(pictures, self.listing.labels, preprocess, augmentation, self.seed),
             batch_sampler=self.places,
-            num_workers=self.workers,
+            num_workers=workers,
             collate_fn=_whole,
             pin_memory=self._pin_memory,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
             worker_init_fn=_worker_signals,
-            multiprocessing_context="fork" if shared else None,
+            multiprocessing_context="fork" if forked and workers > 0 else None,
             generator=torch.Generator(),  # else every iterator draws from the global generator
         )
 
@@ -245,7 +247,8 @@ class Batches:
                 images = vary(images, self.pictures.preprocess, augmentation, draws)
             if held.dtype == torch.uint8:
                 images = images.permute(0, 3, 1, 2)
-            yield Batch(images, labels.index_select(0, chosen), put(positions >= 0, held.device))
+            batch = Batch(images, labels.index_select(0, chosen), put(positions >= 0, held.device))
+            yield batch.pin_memory() if self._pin_memory and not held.is_cuda else batch
 
 
 def moved(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

@@ -15,13 +15,13 @@ import numpy as np
 
 from imgcls.data.augment import Augmentation, Integers
 from imgcls.data.draws import sample
-from imgcls.data.images import Images
+from imgcls.data.images import ArrayImages, Images
 from imgcls.pixels.decode import Pixels, reduced_size
 from imgcls.pixels.transform import transform
 from imgcls.schema import Choice, Preprocess
 
 MANY, FEW = 32, 4  # small and other images that a thread takes at a time; one by one costs a tenth more for 32 px
-AHEAD = 4  # chunks per thread that may wait to be stored
+AHEAD = 2  # chunks per thread that may wait to be stored
 TINY = 64  # pixels; up to this side threads wait for each other: two decode 5,800 images/s, one 8,300
 SAMPLED = 256  # headers that tell how large the pictures are
 SHARE = 0.5  # of the free memory, that decoded images may take
@@ -91,20 +91,25 @@ class Store:
         return self.pixels[: 3 * len(self) * height * width].reshape(len(self), height, width, 3)
 
 
-def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int) -> Choice:
+def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs: int) -> Choice:
     """Decide where decoded images are kept, with the reason.
 
     Args:
         asked: `--cache`, or None.
         parts: the pictures of each split.
         free: bytes of memory that this process may still take.
+        epochs: of the run.
     """
     if asked == "off":
         return Choice("cache", "off", "as asked")
     needed = sum(part.bytes() for part in parts)
     size = f"the images take {needed / 2**30:.2g} GiB decoded"
+    if asked == "disk" and isinstance(parts[0].images, ArrayImages):
+        return Choice("cache", "memory", f"the data set is no files; {size}")
     if asked is not None:
         return Choice("cache", asked, f"as asked; {size}")
+    if epochs == 1:
+        return Choice("cache", "off", "a single epoch decodes once anyway")
     if SLACK * needed > SHARE * free:
         return Choice("cache", "off", f"{size}, half of the free memory is {SHARE * free / 2**30:.2g} GiB")
     return Choice("cache", "memory", f"{size}, {free / 2**30:.2g} GiB are free")

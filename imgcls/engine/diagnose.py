@@ -85,7 +85,7 @@ def _data_wait(history: Sequence[dict[str, Any]], config: TrainConfig, cached: b
     if config.data.workers == 0:
         remedies = "raise --workers from 0"
     elif cached:
-        remedies = "raise --workers, or try --augment light, which costs less"
+        remedies = "a lighter --augment costs less; where crops are random, more --workers help"
     else:
         remedies = "try --cache memory or --cache disk, raise --workers, store smaller images, or use a local disk"
     message = f"{share:.0%} of the time goes into waiting for images"

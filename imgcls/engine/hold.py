@@ -12,7 +12,6 @@ from dataclasses import replace
 import torch
 
 from imgcls.data import disk_cache
-from imgcls.data.images import ArrayImages
 from imgcls.data.loaders import Batches, moved, unreadable
 from imgcls.data.pictures import SHARE, Pictures, Store, in_memory
 from imgcls.device import free_device_memory, free_memory
@@ -21,6 +20,8 @@ from imgcls.errors import ImageError
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.inference.pool import available_cpus
 from imgcls.models.build import last_layers
+
+GPU_SHARE = 0.2  # of a GPU's free memory, that held images may take
 
 
 def hold(state: State, plan: Plan, report: Report) -> Plan:
@@ -38,15 +39,14 @@ def _hold_images(plan: Plan, report: Report) -> Plan:
     where = next(str(choice.value) for choice in plan.choices if choice.name == "cache")
     if where == "off":
         return plan
-    if isinstance(plan.batches.pictures.images, ArrayImages):  # decoded already, and no files
-        where = "memory"
     began, held = time.monotonic(), list[Batches]()
     room = int(SHARE * free_memory()) // plan.world.local_size
     for batches in _splits(plan):
         taken = sum(part.nbytes for part in held) if where == "memory" else 0
         store = _stored(batches.pictures, where, room - taken, plan, report)
         if store is None:
-            report(Said("the images do not fit half of the free memory: they are decoded anew in each epoch"))
+            problem = "the images do not fit half of the free memory: they are decoded anew in each epoch"
+            report(Said(problem, warning=plan.config.cache is not None))
             return plan
         held.append(batches.from_store(store, _place(store.pixels.nbytes, plan.device)))
     images, size = sum(len(part.pictures) for part in held), sum(part.nbytes for part in held)
@@ -65,9 +65,10 @@ def _with(plan: Plan, held: list[Batches]) -> Plan:
 
 def _stored(pictures: Pictures, where: str, limit: int, plan: Plan, report: Report) -> Store | None:
     threads = max(1, available_cpus() // plan.world.local_size)
-    told = _progress(len(pictures), plan, report)
+    told = _progress("decoding", len(pictures), plan, report)
     try:
         if where == "disk":
+            threads = available_cpus()  # the other processes wait
             with plan.world.main_first():
                 beside = [batches.pictures for batches in _splits(plan)]
                 return disk_cache.find(pictures) or disk_cache.write(pictures, threads, told, beside)
@@ -76,7 +77,7 @@ def _stored(pictures: Pictures, where: str, limit: int, plan: Plan, report: Repo
         raise unreadable(str(error)) from error
 
 
-def _progress(images: int, plan: Plan, report: Report) -> Callable[[int], None]:
+def _progress(what: str, images: int, plan: Plan, report: Report) -> Callable[[int], None]:
     began = reported = time.monotonic()
     size = plan.config.data.batch_size
 
@@ -85,14 +86,15 @@ def _progress(images: int, plan: Plan, report: Report) -> Callable[[int], None]:
         now = time.monotonic()
         if now - reported > REPORT_SECONDS:
             reported = now
-            report(Stepped(0, "decoding", done // size, -(-images // size), None, done / (now - began)))
+            report(Stepped(0, what, done // size, -(-images // size), None, done / (now - began)))
 
     return told
 
 
 def _place(size: int, device: torch.device) -> torch.device:
-    """Return where to hold that many bytes: on the device when they take at most half of its free memory."""
-    return device if size <= SHARE * free_device_memory(device) else torch.device("cpu")
+    """Return where to hold that many bytes: on a GPU only when most of its memory is left for training."""
+    fits = device.type != "cuda" or size <= GPU_SHARE * free_device_memory(device)
+    return device if fits else torch.device("cpu")
 
 
 def _hold_features(state: State, plan: Plan, report: Report) -> Plan:
@@ -118,7 +120,7 @@ def _features(state: State, batches: Batches, plan: Plan, report: Report) -> tor
     model = state.model.eval()
     last, seen, parts = last_layers(model.network), list[torch.Tensor](), list[torch.Tensor]()
     hook = last[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]), prepend=True)
-    told = _progress(len(batches.pictures), plan, report)
+    told = _progress("features", len(batches.pictures), plan, report)
     room = SHARE * min(free_memory() // plan.world.local_size, free_device_memory(plan.device))
     done = 0
     try:
@@ -132,7 +134,7 @@ def _features(state: State, batches: Batches, plan: Plan, report: Report) -> tor
                 does = again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4)
                 if not plan.world.share(fits and does):
                     return None
-            parts.append(features)
+            parts.append(features.clone())  # a vision transformer's are a view of 200 times their size
             told(done := done + len(features))
     finally:
         hook.remove()

@@ -91,7 +91,7 @@ def train_epoch(
             checked_step = state.step
             mean = loss_sum / (window_weights.sum() / world.size * number / len(plan.batches))
             report(Stepped(epoch, "train", number, total, mean, images_seen / max(1e-9, now - began)))
-        if number == STEPS_TO_ESTIMATE and epoch == 1 and device.type == "cpu":
+        if number == STEPS_TO_ESTIMATE and epoch == 1 and device.type == "cpu" and not config.compile:
             report(Said(f"expected time on this CPU: {_duration((now - began) / number * total * config.epochs)}"))
     # BatchNorm's statistics are of each process's own batches: validate those that are saved, the first one's.
     world.spread([*state.model.buffers(), *state.validated.buffers()])

@@ -21,7 +21,7 @@ from imgcls.data.loaders import Batches, unreadable
 from imgcls.data.pictures import choose_cache
 from imgcls.device import choose_amp, choose_device, free_memory, full_float32, make_deterministic
 from imgcls.distributed import World
-from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup
+from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup, restore_optimizer
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
 from imgcls.errors import CheckpointError, ImageError, UsageError
@@ -62,7 +62,7 @@ class State:
 
     def restore(self, training: dict[str, Any]) -> None:
         """Take over what `training_dict` gave."""
-        self.optimizer.load_state_dict(training["optimizer"])
+        restore_optimizer(self.optimizer, training["optimizer"])
         if training["scaler"]:  # empty when the run began without fp16
             self.scaler.load_state_dict(training["scaler"])
         if self.ema is not None:
@@ -147,7 +147,7 @@ def build(
     weights = balanced_weights(counts) if config.class_weights == "balanced" else np.ones(len(classes), np.float32)
     state = State(
         model=model,
-        forward=torch.compile(model) if config.compile else model,  # type: ignore[arg-type] # the same, wrapped
+        forward=torch.compile(model, dynamic=False) if config.compile else model,  # type: ignore[arg-type] # the same, wrapped
         optimizer=build_optimizer(config, network, float(lr.value)),
         scaler=torch.amp.GradScaler(device.type, enabled=amp is torch.float16),
         ema=Ema(model) if config.ema else None,
@@ -162,7 +162,8 @@ def build(
     cache = Choice("cache", "off", "a dry run sees two batches")
     if not config.dry_run:
         try:
-            cache = choose_cache(config.cache, parts, free_memory() // world.local_size)
+            # One for all processes: they wait for each other where one writes to the disk.
+            cache = world.share(choose_cache(config.cache, parts, free_memory() // world.local_size, config.epochs))
         except ImageError as error:
             raise unreadable(str(error)) from error
     card = ModelCard(

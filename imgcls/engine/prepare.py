@@ -81,7 +81,7 @@ def prepare(
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess
     else:
         start, preprocess, choices = _decide(config, splits, world, say)
-    flip = config.flip
+    flip = True if config.alternate_flip else config.flip
     if flip is None:
         digits = splits.dataset in DIGIT_DATASETS
         flip = config.augment != "none" and not digits
@@ -91,7 +91,7 @@ def prepare(
     workers = choose_workers(config.workers, batch_bytes, world.local_size)
     augmentation = Augmentation(
         kind=config.augment,
-        flip=flip or config.alternate_flip,
+        flip=flip,
         rotate=config.rotate,
         color_jitter=config.color_jitter,
         alternate_flip=config.alternate_flip,

@@ -9,7 +9,7 @@ from imgcls.engine.monitor import is_over
 from imgcls.engine.prepare import Prepared
 from imgcls.errors import DataError, UsageError
 
-# Settings that may differ, because they do not change what is learnt; the data is held against its fingerprint.
+# Settings that may differ, because they change no more than rounding; the data is held against its fingerprint.
 HARMLESS = (
     *("data", "workers", "device", "cache", "compile", "channels_last"),
     *("out", "resume", "overwrite", "tensorboard", "early_stop", "epochs"),

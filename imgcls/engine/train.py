@@ -58,12 +58,23 @@ def train(config: TrainConfig, report: Report = silent) -> Finished:
         try:
             return _train(config, world, report)
         except RuntimeError as error:
+            if config.compile and (problem := _compiling(error)):
+                raise UsageError(f"--compile: torch cannot compile this here ({problem}); drop it") from error
             if "does not have a deterministic implementation" in str(error):
                 raise UsageError(f"--deterministic: {config.data.arch} cannot on {device.type}; drop it") from error
             if not isinstance(error, torch.OutOfMemoryError):
                 raise
             advice = f"lower --batch-size {config.data.batch_size} and raise --accumulate to match, or lower --size"
+            advice += ", or type --cache off" if device.type == "cuda" and config.cache != "off" else ""
             raise ResourceError(f"out of memory on {device}: {advice}") from error
+
+
+def _compiling(error: RuntimeError) -> str | None:
+    """Return the reason when torch.compile failed and not what it compiled."""
+    inside = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+    if not inside and "torch.compile" not in str(error):
+        return None
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _train(config: TrainConfig, world: World, report: Report) -> Finished:

@@ -24,6 +24,8 @@ from imgcls.errors import ImageError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 
+MOST_METADATA = 2**24  # bytes of a JPEG file beside its pixels; others are left to Pillow
+
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -124,8 +126,11 @@ def _sound_jpeg(image: Image.Image, divisor: int) -> Pixels | None:
         return None
     position = file.tell()
     file.seek(0)
-    content = file.read()
+    most = 4 * image.width * image.height + MOST_METADATA
+    content = file.read(most + 1)
     file.seek(position)
+    if len(content) > most:  # what follows the picture could fill the memory
+        return None
     scale = min(divisor, 8)  # the decoder's own; the rest is averaged
     width, height = (-(-side // scale) for side in image.size)
     try:

@@ -213,7 +213,7 @@ def memory(material: Material, pairs: int) -> list[Row]:
 
 
 def frozen(material: Material, pairs: int) -> list[Row]:
-    short = {"arch": "resnet18", "epochs": 2, "limit": 64, "batch_size": 16, "out": str(material.folder / "frozen")}
+    short = {"arch": "resnet18", "epochs": 2, "limit": 32, "batch_size": 8, "out": str(material.folder / "frozen")}
 
     def second_epoch(augment: str) -> Block:
         config = ours.settings(material.photographs, **short, freeze_epochs="all", augment=augment)

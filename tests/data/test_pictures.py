@@ -6,6 +6,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,17 +241,24 @@ ENOUGH = round(TEN_BYTES * SLACK / SHARE)
 def test_the_place_of_decoded_images_is_chosen_with_a_reason(
     asked: Literal["memory", "disk", "off"] | None, free: int, value: str, reason: str
 ) -> None:
-    choice = choose_cache(asked, [TEN], free)
+    pictures = [TEN if asked != "disk" else replace(TEN, images=FileImages.of("", ["a.png"] * 10))]
+    choice = choose_cache(asked, pictures, free, epochs=2)
     assert (choice.name, choice.value, choice.reason) == ("cache", value, reason)
 
 
+def test_what_a_cache_cannot_serve_has_none() -> None:
+    assert choose_cache("disk", [TEN], 1 << 40, epochs=2).value == "memory", "arrays are no files"
+    assert choose_cache(None, [TEN], 1 << 40, epochs=1).reason == "a single epoch decodes once anyway"
+    assert choose_cache("memory", [TEN], 1 << 40, epochs=1).value == "memory"
+
+
 def test_all_splits_count() -> None:
-    assert choose_cache(None, [TEN, TEN], 2 * ENOUGH).value == "memory"
-    assert choose_cache(None, [TEN, TEN], 2 * ENOUGH - 1).value == "off"
+    assert choose_cache(None, [TEN, TEN], 2 * ENOUGH, epochs=2).value == "memory"
+    assert choose_cache(None, [TEN, TEN], 2 * ENOUGH - 1, epochs=2).value == "off"
 
 
 def test_without_a_cache_no_header_is_read(tmp_path: Path) -> None:
     missing = Pictures(FileImages.of(str(tmp_path), ["missing.png"]), LARGE, STANDARD)
-    assert choose_cache("off", [missing], 0).value == "off"
+    assert choose_cache("off", [missing], 0, epochs=2).value == "off"
     with pytest.raises(ImageError, match=r"missing\.png: no such file"):
-        choose_cache(None, [missing], 0)
+        choose_cache(None, [missing], 0, epochs=2)

@@ -134,8 +134,6 @@ def test_resnet9_takes_sizes_from_8_px_and_comes_back_from_a_file_with_equal_log
     loaded = checkpoint.load(tmp_path / "best.pt")
     again = build_model(loaded.card, loaded.model).eval()
     with torch.inference_mode():
-        for size in (8, 32, 64):
-            images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
-            logits = model.eval()(images)
-            assert logits.shape == (2, 7)
-            assert torch.equal(again(images), logits)
+        assert torch.equal(again(images), model.eval()(images))
+        for size in (8, 28, 64):
+            assert build_network(arch, 7, size)(torch.zeros(2, 3, size, size)).shape == (2, 7)
