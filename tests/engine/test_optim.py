@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from torch.optim import lr_scheduler
 
 from imgcls.engine import train as train_module
 from imgcls.engine.metrics import summarise
-from imgcls.engine.optim import build_optimizer, choose_lr, choose_warmup, lr_factor, plateau_drops
+from imgcls.engine.optim import (
+    build_optimizer,
+    choose_lr,
+    choose_warmup,
+    lr_factor,
+    plateau_drops,
+    restore_optimizer,
+)
 from imgcls.models.build import build_network
 
 pytest_plugins = ("small_runs",)
@@ -161,3 +169,31 @@ def test_nesterov_looks_ahead(asked: dict[str, Any], moved: list[float]) -> None
         network.weight.grad = torch.ones(1, 1)
         optimizer.step()
         assert before - network.weight.item() == pytest.approx(length, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_restored_optimizer_keeps_its_own_kernels_and_memory_format(name: Any) -> None:
+    """A run saved with fused kernels and channels last goes on without them."""
+    torch.manual_seed(0)
+    saved, restored = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    restored.load_state_dict(saved.state_dict())
+    saved.to(memory_format=torch.channels_last)
+    config = tiny(".", optimizer=name)
+    before, after = build_optimizer(config, saved, 0.1), build_optimizer(config, restored, 0.1)
+
+    def step(network: nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        for parameter in network.parameters():
+            parameter.grad = torch.arange(parameter.numel()).reshape(parameter.shape).float()
+        optimizer.step()
+
+    step(saved, before)
+    restored.load_state_dict(saved.state_dict())
+    state = copy.deepcopy(before.state_dict())
+    state["param_groups"][0]["fused"] = True
+    restore_optimizer(after, state)
+    assert not after.param_groups[0]["fused"]
+    for values in after.state.values():
+        assert all(value.is_contiguous() for value in values.values() if value is not None)
+    step(saved, before)
+    step(restored, after)
+    assert torch.equal(saved.weight, restored.weight)

@@ -472,7 +472,7 @@ def test_compile(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Training goes through torch.compile; validation does not, and the checkpoint knows nothing of it."""
     made: list[Compiled] = []
 
-    def compiled(module: nn.Module) -> nn.Module:
+    def compiled(module: nn.Module, **_: Any) -> nn.Module:
         made.append(Compiled(module))
         return made[-1]
 
@@ -487,6 +487,16 @@ def test_compile(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(seen.val) == 2 + 2, "tried and measured, through the model itself"
     for name in ("last.pt", "best.pt"):
         assert same(done.weights(name), plain.weights(name))
+
+
+def test_a_network_that_cannot_be_compiled_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(nn.Module):
+        def forward(self, images: torch.Tensor) -> None:
+            raise torch._dynamo.exc.TorchDynamoException("no compiler\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: Refusing())
+    with pytest.raises(UsageError, match=r"^--compile: torch cannot compile this here \(no compiler\); drop it$"):
+        run(tiny(pictures, compile=True, dry_run=True))
 
 
 @pytest.mark.parametrize(("asked", "last"), [("auto", True), (True, True), (False, False)])

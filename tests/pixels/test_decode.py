@@ -511,3 +511,14 @@ def test_a_fraction_is_refused_in_the_words_of_the_whole() -> None:
         whole, fraction = outcome(content), outcome(content, 20)
         assert isinstance(whole, str), kind
         assert fraction == whole
+
+
+def test_what_follows_a_jpeg_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tail.jpg"
+    Image.fromarray(QUARTERS).save(path, quality=95)
+    expected = decode(str(path))
+    monkeypatch.setattr("imgcls.pixels.decode.MOST_METADATA", 100_000)
+    with path.open("ab") as file:
+        file.truncate(1 << 30)  # a hole: it takes no disk
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)  # never reached
+    assert np.array_equal(decode(str(path)), expected)
