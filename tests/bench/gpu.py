@@ -115,7 +115,7 @@ def _against_stock(
 
 
 def small_batches(material: Material, pairs: int) -> list[Row]:
-    """G6: what whole-step graphs bring."""
+    """G6: small batches as `train` runs them; without whole-step graphs they are the eager steps."""
     return [_small_batches(material, batch_size, pairs) for batch_size in (64, 128)]
 
 
