@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -298,6 +299,9 @@ def main() -> int:
     measures = MEASURES | (gpu.MEASURES if torch.cuda.is_available() else {})
     if only:
         measures = {key: targets for key, targets in (measures | gpu.ON_REQUEST).items() if only & {*targets}}
+    if unknown := only - {target for targets in measures.values() for target in targets}:
+        parser.error(f"--only {','.join(sorted(unknown))}: no such target on this machine")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then too
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-") as folder:
         material = Material(Path(folder), given.data.absolute())
         rows = [row for key, targets in measures.items() for row in measured(key, targets, material, given.pairs)]
