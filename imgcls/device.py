@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +13,8 @@ import torch
 
 from imgcls.config import parse_device
 from imgcls.errors import UsageError
+from imgcls.machine import free_memory
 from imgcls.schema import Choice
-
-# Where a container's limit is, what it uses, and how much of that is file cache that would make room: cgroups 2 and 1.
-CONTAINER_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-    ),
-)
 
 
 def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice]:
@@ -88,20 +77,6 @@ def put(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
     """Return an array on a device; from pinned memory, because any other copy waits for the GPU."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def free_memory() -> int:
-    """Return how many bytes of main memory this process may still take: what is free, or its container's limit."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    except (OSError, StopIteration):  # not Linux
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    for limit, used, statistics in CONTAINER_LIMITS:
-        with contextlib.suppress(OSError, ValueError, KeyError):  # no such limit: no such file, or the word "max"
-            cache = dict(line.split() for line in Path(statistics).read_text().splitlines())["inactive_file"]
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()) + int(cache))
-    return max(0, free)
 
 
 def free_device_memory(device: torch.device) -> int:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from imgcls import device as device_module
 from imgcls.device import (
     choose_amp,
     choose_device,
     fast_float32,
     free_device_memory,
-    free_memory,
     full_float32,
     make_deterministic,
 )
@@ -208,55 +204,6 @@ def test_deterministic_refuses_other_algorithms(monkeypatch: pytest.MonkeyPatch)
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> int:
-    """What is free where no container sets a limit."""
-    monkeypatch.setattr(device_module, "CONTAINER_LIMITS", ())
-    monkeypatch.setattr(device_module, "open", lambda *_, **__: StringIO("MemAvailable: 4096 kB\n"), raising=False)
-    assert free_memory() == 4096 * 1024
-    return free_memory()
-
-
-@pytest.mark.parametrize(
-    ("limit", "used", "cached", "free"),
-    [
-        ("300000\n", "100000\n", 0, 200_000),
-        ("300000\n", "100000\n", 30_000, 230_000),  # file cache makes room for whoever needs it
-        ("100000\n", "300000\n", 0, 0),
-        ("max\n", "100000\n", 0, 4096 * 1024),
-        ("9223372036854771712\n", "100000\n", 0, 4096 * 1024),  # what the older kind of container calls no limit
-    ],
-)
-@pytest.mark.usefixtures("machine")
-def test_free_memory_is_no_more_than_the_container_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, cached: int, free: int
-) -> None:
-    (tmp_path / "max").write_text(limit)
-    (tmp_path / "current").write_text(used)
-    (tmp_path / "stat").write_text(f"anon 5\nfile 7\ninactive_file {cached}\n")
-    files, absent = (
-        [str(tmp_path / name) for name in names] for names in (("max", "current", "stat"), ("a", "b", "c"))
-    )
-    for known in ((files,), (files, absent), (absent, files)):
-        monkeypatch.setattr(device_module, "CONTAINER_LIMITS", known)
-        assert free_memory() == free
-        assert free_device_memory(torch.device("cpu")) == free
-
-
-def test_free_memory_without_linux_is_half_of_what_is_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(*_: Any, **__: Any) -> None:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(device_module, "CONTAINER_LIMITS", ())
-    monkeypatch.setattr(device_module, "open", absent, raising=False)
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
-    assert free_memory() == 2_048_000
-
-
-def test_this_machine_has_free_memory() -> None:
-    assert free_memory() > 0
 
 
 def test_the_memory_of_a_gpu_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from imgcls.data.listing import Listing
 from imgcls.data.pictures import Pictures, Store
 from imgcls.device import put
 from imgcls.errors import DataError, ImageError, ResourceError
-from imgcls.inference.pool import available_cpus
+from imgcls.machine import available_cpus
 from imgcls.schema import Choice, Preprocess
 
 MOST_WORKERS = 8

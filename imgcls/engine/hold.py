@@ -14,11 +14,11 @@ import torch
 from imgcls.data import disk_cache
 from imgcls.data.loaders import Batches, moved, unreadable
 from imgcls.data.pictures import SHARE, Pictures, Store, in_memory
-from imgcls.device import free_device_memory, free_memory
+from imgcls.device import free_device_memory
 from imgcls.engine.plan import Plan, State
 from imgcls.errors import ImageError
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
-from imgcls.inference.pool import available_cpus
+from imgcls.machine import available_cpus, free_memory
 from imgcls.models.build import last_layers
 
 GPU_SHARE = 0.2  # of a GPU's free memory, that held images may take

@@ -19,13 +19,14 @@ from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
 from imgcls.data import disk_cache
 from imgcls.data.loaders import Batches, unreadable
 from imgcls.data.pictures import choose_cache
-from imgcls.device import choose_amp, choose_device, free_memory, full_float32, make_deterministic
+from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
 from imgcls.distributed import World
 from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup, restore_optimizer
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
 from imgcls.errors import CheckpointError, ImageError, UsageError
 from imgcls.files import check_outside
+from imgcls.machine import free_memory
 from imgcls.models import pretrained
 from imgcls.models.build import Classifier, build_network, has_small_stem, last_layers, load_state
 from imgcls.schema import Choice, ModelCard

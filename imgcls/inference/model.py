@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imgcls.errors import CheckpointError, ImageError, UsageError
-from imgcls.inference.pool import Decoded, available_cpus, decoded
+from imgcls.inference.pool import Decoded, decoded
+from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
 from imgcls.registry import BACKENDS, resolve
 from imgcls.schema import ModelCard, Prediction, Score

@@ -15,7 +15,8 @@ import numpy as np
 from imgcls.config import parse_device
 from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.inference.model import Logits, Model
-from imgcls.inference.pool import HANDFUL, available_cpus
+from imgcls.inference.pool import HANDFUL
+from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
 from imgcls.schema import CARD_NAME, ModelCard
 

@@ -5,7 +5,6 @@ Threads, not processes: Pillow releases the interpreter while it decodes and res
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +17,6 @@ from imgcls.schema import Preprocess
 Decoded = tuple[str, Pixels | ImageError]
 
 HANDFUL = 4  # the first images, for which starting threads is not worth it
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decoded(

@@ -15,7 +15,7 @@ from material import Material
 from table import Block, Figures, Row, alternate, figures
 from torchvision import models
 
-from imgcls.inference.pool import available_cpus
+from imgcls.machine import available_cpus
 
 COPIES = 40  # of 244 photographs: an epoch of 9,760 images takes seconds
 SEEDS = 5

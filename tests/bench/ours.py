@@ -28,7 +28,7 @@ from imgcls.engine.plan import Plan, State, build
 from imgcls.engine.prepare import prepare, training_batches
 from imgcls.engine.train import train
 from imgcls.events import EpochEnded, Event, Stepped
-from imgcls.inference.pool import available_cpus
+from imgcls.machine import available_cpus
 
 COMMAND = (sys.executable, "-m", "imgcls")
 

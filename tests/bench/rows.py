@@ -26,7 +26,7 @@ from material import Material
 from table import Block, Figures, Row, alternate, failure, figures, markdown
 from torchvision import models
 
-from imgcls.inference.pool import available_cpus
+from imgcls.machine import available_cpus
 
 ROOT = Path(__file__).parents[2]
 NOT_INSTALLED = "not installed"

@@ -22,7 +22,7 @@ from typer.testing import Result
 from imgcls.errors import CheckpointError, Exit, UsageError
 from imgcls.inference import onnx as module
 from imgcls.inference.model import load
-from imgcls.inference.pool import available_cpus
+from imgcls.machine import available_cpus
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 Run = Callable[..., Result]

@@ -12,7 +12,7 @@ from drawing import draw_tree
 from PIL import Image
 
 from imgcls.errors import ImageError
-from imgcls.inference.pool import HANDFUL, available_cpus, decoded
+from imgcls.inference.pool import HANDFUL, decoded
 from imgcls.pixels.decode import decode
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
@@ -77,7 +77,3 @@ def test_an_abandoned_stream_ends_its_threads(paths: list[str]) -> None:
     for thread in workers:
         thread.join(10)
         assert not thread.is_alive()
-
-
-def test_available_cpus_is_at_least_one() -> None:
-    assert available_cpus() >= 1
