@@ -4,7 +4,9 @@
 def main() -> None:
     """Run the command line."""
     from imgcls.cli.app import app
+    from imgcls.machine import keep_freed_memory
 
+    keep_freed_memory()
     app(prog_name="imgcls")
 
 

@@ -5,6 +5,7 @@ Slurm, systemd and containers set their limits by control groups (https://docs.k
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path("/")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
 def available_cpus() -> int:
@@ -41,6 +43,19 @@ def free_memory() -> int:
                 room = int((group / limit).read_text()) - int((group / used).read_text())
                 free = min(free, room + _file_cache(group))
     return max(0, free)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's `malloc` keep up to 2 GiB of freed memory, and large blocks too, instead of giving all back.
+
+    A network's activations are freed in each step, and fresh pages are dear. On two virtual cores, float32: training
+    of resnet9-half became 1.2 times as fast, of small-cnn 1.6 times, prediction with resnet18 at 224 px 1.3 times.
+    Peak memory grew by at most a tenth.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _file_cache(group: Path) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from imgcls import machine
-from imgcls.machine import available_cpus, free_memory
+from imgcls.__main__ import main
+from imgcls.machine import available_cpus, free_memory, keep_freed_memory
 
 FREE = 4096 * 1024
 JOB = "system.slice/job_1"
@@ -85,6 +90,38 @@ def test_without_linux_half_of_the_memory_that_is_built_in_counts(
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert (free_memory(), available_cpus()) == (2_048_000, 8)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(("kept", "least", "most"), [("keep_freed_memory()", 64, 80), ("", 0, 16)])
+def test_freed_memory_is_kept_for_the_next_tensor(kept: str, least: int, most: int) -> None:
+    program = f"""
+from pathlib import Path
+from imgcls.machine import keep_freed_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+{kept}
+before = resident()
+bytearray(64 << 20)
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert least * 0.9 <= float(done.stdout) <= most
+
+
+def test_the_command_line_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(sys, "argv", ["imgcls", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert kept
+
+
+@pytest.mark.parametrize("library", [object(), None])
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch, library: object) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_freed_memory()
 
 
 def test_this_machine_has_both() -> None:

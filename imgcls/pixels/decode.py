@@ -125,12 +125,12 @@ def _sound_jpeg(image: Image.Image, divisor: int) -> Pixels | None:
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or file is None:
         return None
     position = file.tell()
-    file.seek(0)
-    most = 4 * image.width * image.height + MOST_METADATA
-    content = file.read(most + 1)
-    file.seek(position)
-    if len(content) > most:  # what follows the picture could fill the memory
+    if file.seek(0, os.SEEK_END) > 4 * image.width * image.height + MOST_METADATA:  # it could fill the memory
+        file.seek(position)
         return None
+    file.seek(0)
+    content = file.read()
+    file.seek(position)
     scale = min(divisor, 8)  # the decoder's own; the rest is averaged
     width, height = (-(-side // scale) for side in image.size)
     try:
