@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from table import Outcome, alternate
 from torch.nn import functional as F
 
 from imgcls.config import TrainConfig, from_dict
@@ -95,6 +96,13 @@ def run_steps(state: State, plan: Plan, made: Iterable[Batch]) -> tuple[float]:
         if plan.device.type == "cuda":
             torch.cuda.synchronize()
     return (time.perf_counter() - began,)
+
+
+def epoch_and_steps(data: Path, pairs: int) -> dict[str, Outcome]:
+    """Time epochs of small-cnn as `train` runs them, and the same steps on batches that are ready."""
+    state, plan = built(settings(data, arch="small-cnn"))
+    _, made = made_ready(plan)
+    return alternate({"epoch": lambda: run_epoch(state, plan), "steps": lambda: run_steps(state, plan, made)}, pairs)
 
 
 def trained_epochs(config: TrainConfig) -> list[dict[str, Any]]:

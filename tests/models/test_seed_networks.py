@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from imgcls import checkpoint
 from imgcls.models.build import build_model, build_network, count_parameters, has_batch_norm
+from imgcls.models.resnet9 import Patches
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 
@@ -86,14 +87,26 @@ def test_resnet9_is_eight_convolutions_two_of_them_twice_in_a_sum_and_a_linear_l
 ) -> None:
     """6.6 million parameters for ten classes, as in Page's series; of half the width a quarter."""
     network = build_network(arch, 10, 32)
-    widths = [(3, width), (width, 2 * width), *[(2 * width,) * 2] * 2]
+    widths = [(27, width), (width, 2 * width), *[(2 * width,) * 2] * 2]
     widths += [(2 * width, 4 * width), (4 * width, 8 * width), *[(8 * width,) * 2] * 2]
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     assert [(layer.in_channels, layer.out_channels) for layer in convolutions] == widths
-    counted = sum(convolution(*pair) for pair in widths) + 8 * width * 10 + 10
+    counted = convolution(3, width) + sum(convolution(*pair) for pair in widths[1:]) + 8 * width * 10 + 10
     assert count_parameters(network) == counted == parameters
     assert has_batch_norm(network)
     assert layers(network)[-1] == f"Linear {8 * width}-10"
+
+
+def test_resnet9_begins_with_the_cosine_transform_of_patches() -> None:
+    patches = Patches()
+    assert not list(patches.parameters())
+    rows = patches.filters.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(27))
+    grey = patches.filters.new_ones(1, 3, 5, 5)
+    flat = F.conv2d(grey, patches.filters)[0, :, 1, 1]  # a patch without any change: only the first wave is there
+    torch.testing.assert_close(flat, torch.tensor([27**0.5, *[0.0] * 26]), rtol=0, atol=1e-5)
+    outputs = patches.train()(torch.rand(8, 3, 16, 16))
+    torch.testing.assert_close(outputs.std((0, 2, 3), correction=0), torch.ones(27), rtol=0, atol=1e-2)
 
 
 def test_a_residual_block_adds_to_its_input() -> None:
