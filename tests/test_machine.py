@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import imgcls.__main__
 from imgcls import machine
 from imgcls.__main__ import main
 from imgcls.machine import available_cpus, free_memory, keep_freed_memory
@@ -113,6 +114,7 @@ def test_the_command_line_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) ->
     kept: list[bool] = []
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: kept.append(True))
     monkeypatch.setattr(sys, "argv", ["imgcls", "--version"])
+    monkeypatch.setattr(imgcls.__main__, "_end_at_once", lambda code: None)
     with pytest.raises(SystemExit):
         main()
     assert kept
