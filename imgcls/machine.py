@@ -50,7 +50,7 @@ def keep_freed_memory() -> None:
 
     A network's activations are freed in each step, and fresh pages are dear. On two virtual cores, float32: training
     of resnet9-half became 1.2 times as fast, of small-cnn 1.6 times, prediction with resnet18 at 224 px 1.3 times.
-    Peak memory grew by at most a tenth.
+    Peak memory grew by at most a sixth.
     """
     with suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
 """`resnet9`: a residual network for small images, and `resnet9-half` of half its width. From 8 px.
 
 The layers are those of Page's "How to train your ResNet" (2018), with which CIFAR-10 is learnt in a few epochs; its
-later parts begin with whitened patches, and pool before they normalise, which here makes a step 6 % shorter.
+later parts begin with whitened patches, and pool before they normalise, which leaves a quarter of the pixels for it.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ class Patches(nn.Module):
     """The cosine transform (DCT-II) over colours, rows and columns of each 3 x 3 patch, its 27 numbers normalised.
 
     It is close to whitening, whatever the pictures: with it two epochs of CIFAR-10 reach 80.6 %, with a learnt
-    convolution in its place 79.8 %.
+    convolution in its place 79.8 % (one seed).
     """
 
     filters: torch.Tensor
