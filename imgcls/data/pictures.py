@@ -6,6 +6,7 @@ that the deterministic transform gives. So training sees the same pixels with a 
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,8 +157,9 @@ def in_memory(pictures: Pictures, workers: int, limit: int, told: Callable[[int]
         ImageError: naming the first that cannot be read.
     """
     try:
-        pixels = np.empty(limit, dtype=np.uint8)  # takes memory only as it is filled
-    except MemoryError:
+        # A mapping of its own takes memory only as it is filled, and gives all back when it is dropped.
+        pixels = np.frombuffer(mmap.mmap(-1, limit), dtype=np.uint8)
+    except (OSError, ValueError):  # more than there is, or nothing
         return None
     places = np.empty((len(pictures), 3), dtype=np.int64)
     done = end = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -104,6 +106,31 @@ def test_what_does_not_fit_by_one_byte_is_not_held(files: FileImages) -> None:
     assert in_memory(pictures, 1, size, quiet) is not None
     assert in_memory(pictures, 1, 0, quiet) is None
     assert in_memory(pictures, 1, 1 << 60, quiet) is None, "more than any machine has"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_does_not_fit_gives_its_memory_back_though_freed_memory_is_kept() -> None:
+    program = """
+import numpy as np
+from pathlib import Path
+from imgcls.data import pictures
+from imgcls.machine import keep_freed_memory
+keep_freed_memory()
+kept = []
+def many(some, workers):
+    kept.append(np.ones(1000))
+    for _ in range(100):
+        yield [np.ones((1000, 1000, 3), np.uint8)]
+        kept.append(np.ones(1000))
+pictures.decoded = many
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+before = resident()
+assert pictures.in_memory(range(100), 1, 200_000_000, lambda done: None) is None
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 50, "190 MB were filled"
 
 
 def test_decoding_ends_soon_when_the_memory_is_full() -> None:
