@@ -85,6 +85,8 @@ def train_epoch(
 def recipe_rate(folder: Path, batches: int = 40) -> tuple[float]:
     """Return the images per second of the tutorials' CIFAR-10 recipe: bn-cnn, Adam, PIL loader."""
     model, loader = bn_cnn.build(10, 32), stock_loader(folder, 32, 64, stay=False)
+    if len(loader) <= batches:
+        raise ValueError(f"{folder}: has no {batches} whole batches")
     began = time.perf_counter()
     train_epoch(model, islice(loader, batches), torch.optim.Adam(model.parameters(), lr=1e-3))
     return (64 * batches / (time.perf_counter() - began),)

@@ -116,7 +116,7 @@ def whole_training(material: Material, pairs: int) -> list[Row]:
 
 
 def recipe(material: Material, pairs: int) -> list[Row]:
-    folder = material.cifar / "val"
+    folder = material.cifar / "train"
     rate = alternate({"rate": lambda: rivals.recipe_rate(folder)}, pairs, warm=False)["rate"]
     minutes = figures(rate, lambda images_per_second: 50 * 50_000 / images_per_second / 60)
     return [
