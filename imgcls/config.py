@@ -154,7 +154,7 @@ class TrainConfig:
     out: str | None = setting(None, "Run folder.", auto="runs/<date-time>-<arch>, and ./best.pt points at its best")
     resume: bool = setting(False, "Continue the run in --out, or start it: the same line can be repeated.")
     overwrite: bool = setting(False, "Replace the files of a run in --out.")
-    dry_run: bool = setting(False, "Build everything, run two steps and one validation batch, write nothing.")
+    dry_run: bool = setting(False, "Build everything, run two validation batches and two steps, write nothing.")
     tensorboard: bool = setting(False, "Write TensorBoard event files into the run folder.")
     deterministic: bool = setting(False, "Use deterministic algorithms only (slower on CUDA).")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps; auto is cuda, then mps, then cpu.")

@@ -83,7 +83,7 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
     say = talk if to_stderr else print
     card, metrics = finished.card, finished.card.metrics
     if finished.reason == "dry run":
-        say("dry run: everything was built, two steps and one validation batch ran; nothing was written")
+        say("dry run: everything was built, two validation batches and two steps ran; nothing was written")
         return
     if finished.reason == "already finished":
         say(f"{finished.out}: this run is already finished; a larger --epochs continues it")

@@ -44,8 +44,11 @@ def file_of(pictures: Pictures) -> Path:
 
 def find(pictures: Pictures) -> Store | None:
     """Return the store that an earlier run wrote, or None when there is none that is whole."""
-    path = file_of(pictures)
-    length = 24 * len(pictures)
+    return _read(file_of(pictures), len(pictures))
+
+
+def _read(path: Path, images: int) -> Store | None:
+    length = 24 * images
     try:
         pixels = np.memmap(path, dtype=np.uint8, mode="c")  # "c": nobody writes, but torch wants to be able to
         places = np.frombuffer(bytes(pixels[-length:]), dtype=np.int64).reshape(-1, 3)
@@ -74,54 +77,55 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside:
     """
     path = file_of(pictures)
     files.check_folder(path.parent)
-    with contextlib.suppress(OSError):
-        path.parent.chmod(0o700)  # the pictures may be private
-    limit = _make_room(path.parent, pictures.bytes(), {file_of(others) for others in beside})
+    room = _make_room(path.parent, pictures, {file_of(others) for others in beside})
     places: list[tuple[int, int, int]] = []
     end = 0
     with files.replacing(path) as temporary, temporary.open("wb") as file:
+        temporary.chmod(0o600)
         for some in decoded(pictures, workers):
             for picture in some:
-                if end + picture.size > limit:
-                    raise _too_large(path.parent, end + picture.size, limit)
+                if end + picture.size > room:
+                    raise _too_large(path.parent, end + picture.size, room)
                 file.write(np.ascontiguousarray(picture).data)
                 places.append((end, *picture.shape[:2]))
                 end += picture.size
             told(len(places))
         file.write(np.array(places, dtype=np.int64).data)
-    store = find(pictures)
+    store = _read(path, len(pictures))
     if store is None:
         raise WriteError(f"{path}: was written and cannot be read; type --cache memory or --cache off")
     return store
 
 
-def _make_room(place: Path, needed: int, kept: set[Path]) -> int:
-    """Remove what was not used for longest, but not `kept`, until `needed` bytes may be added; return the limit."""
+def _make_room(place: Path, pictures: Pictures, kept: set[Path]) -> int:
+    """Remove what was not used for longest, but not `kept`, until the pictures fit; return the room in bytes."""
     with files.explained(place):
-        ours = {path: path.stat() for path in place.iterdir() if path.is_file() and _is_ours(path)}
+        ours = dict[Path, os.stat_result]()
+        for path in place.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another run finished or removed it
+                if (path.suffix == SUFFIX or files.is_temporary(path)) and path.is_file():
+                    ours[path] = path.stat()
         for path in [path for path, found in ours.items() if _is_left_behind(path, found)]:
             path.unlink(missing_ok=True)  # by a process that was killed while it wrote
             del ours[path]
+        kept = {path for path in ours if path in kept or files.is_temporary(path)}  # other runs are writing those
         taken = sum(found.st_size for found in ours.values())
         limit = int(SHARE * (shutil.disk_usage(place).free + taken))
-        if needed + sum(ours[path].st_size for path in kept & ours.keys()) > limit:
-            raise _too_large(place, needed, limit)
+        room = limit - sum(ours[path].st_size for path in kept)
+        if pictures.bytes() > room:
+            raise _too_large(place, pictures.bytes(), room)
         for path in sorted(ours.keys() - kept, key=lambda path: ours[path].st_mtime):
-            if taken + needed <= limit:
+            if taken + pictures.most_bytes() <= limit:
                 break
             path.unlink(missing_ok=True)
             taken -= ours[path].st_size
         return limit - taken
 
 
-def _is_ours(path: Path) -> bool:
-    return path.suffix == SUFFIX or files.is_temporary(path)
-
-
 def _is_left_behind(path: Path, found: os.stat_result) -> bool:
     return files.is_temporary(path) and time.time() - found.st_mtime > A_DAY
 
 
-def _too_large(place: Path, needed: int, limit: int) -> WriteError:
-    room = f"half of the free disk is {limit / 2**30:.1f} GiB"
-    return WriteError(f"--cache disk: needs {needed / 2**30:.1f} GiB in {place}, {room}; type --cache off")
+def _too_large(place: Path, needed: int, room: int) -> WriteError:
+    left = f"{max(0, room) / 2**30:.1f} GiB are left there of half of the free disk"
+    return WriteError(f"--cache disk: needs {needed / 2**30:.1f} GiB in {place}, {left}; type --cache off")

@@ -36,8 +36,7 @@ def uniforms(seed: int, epoch: int, positions: npt.ArrayLike, k: int) -> npt.NDA
         seed: of the run.
         epoch: counts from 1.
         positions: places in the global order of the epoch.
-        k: draws per image; a larger k leaves the first ones as they were only at equal `positions * k`, so it
-            is a constant of the augmentation.
+        k: draws per image; another k changes all of them, so it is a constant of the augmentation.
     """
     counters = np.asarray(positions, dtype=np.int64)[:, None] * k + np.arange(k)
     return (hashed(AUGMENT, seed, epoch, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -245,7 +245,7 @@ class Batches:
     def _chosen(self, held: torch.Tensor, labels: torch.Tensor, places: list[Place]) -> Batch:
         epoch, positions, indices = _columns(places)
         chosen = put(np.ascontiguousarray(indices), held.device)
-        # Indexing keeps the channels last, in which order dropout draws; on frames index_select is 6 times sooner.
+        # 6 times sooner than indexing, which features need: it keeps channels last, the order in which dropout draws.
         images = held.index_select(0, chosen) if held.dtype == torch.uint8 else held[chosen]
         augmentation = self.pictures.augmentation
         if augmentation is not None and held.dtype == torch.uint8:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from imgcls.schema import Choice, Preprocess
 
 MANY, FEW = 32, 4  # small and other images that a thread takes at a time; one by one costs a tenth more for 32 px
 AHEAD = 2  # chunks per thread that may wait to be stored
-TINY = 64  # pixels; up to this side threads wait for each other: two decode 5,800 images/s, one 8,300
+TINY = 64  # pixels; up to this side threads wait for each other: two threads decode 5,800 images/s, one 8,300
 SAMPLED = 256  # headers that tell how large the pictures are
 SHARE = 0.5  # of the free memory, that decoded images may take
 SLACK = 1.25  # what the estimate from a few headers may be wrong by
@@ -66,6 +67,10 @@ class Pictures:
         sides = [reduced_size(width, height, self.shorter) for width, height in sampled]
         return round(3 * len(self) * sum(width * height for width, height in sides) / len(sides))
 
+    def most_bytes(self) -> int:
+        """Return what a store of them takes at most, as long as the estimate is not too far out."""
+        return self.bytes() if self.shorter is None else round(SLACK * self.bytes())
+
 
 @dataclass(frozen=True)
 class Store:
@@ -103,15 +108,16 @@ def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs
     """
     if asked == "off":
         return Choice("cache", "off", "as asked")
-    needed = sum(part.bytes() for part in parts)
+    needed, most = sum(part.bytes() for part in parts), sum(part.most_bytes() for part in parts)
     size = f"the images take {needed / 2**30:.2g} GiB decoded"
     if asked == "disk" and isinstance(parts[0].images, ArrayImages):
-        return Choice("cache", "memory", f"the data set is no files; {size}")
+        return Choice("cache", "memory", f"the data set is an array in memory already; {size}")
     if asked is not None:
         return Choice("cache", asked, f"as asked; {size}")
     if epochs == 1:
         return Choice("cache", "off", "a single epoch decodes once anyway")
-    if SLACK * needed > SHARE * free:
+    if most > SHARE * free:
+        size = f"the images may take {most / 2**30:.2g} GiB decoded"
         return Choice("cache", "off", f"{size}, half of the free memory is {SHARE * free / 2**30:.2g} GiB")
     return Choice("cache", "memory", f"{size}, {free / 2**30:.2g} GiB are free")
 
@@ -122,7 +128,7 @@ def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
     Raises:
         ImageError: naming the first that cannot be read.
     """
-    tiny = max(pictures.images.size(0)) <= TINY
+    tiny = median(max(pictures.images.size(int(index))) for index in sample(0, len(pictures), FEW)) <= TINY
     workers, size = (1, MANY) if tiny else (max(1, workers), FEW)
 
     def chunk(start: int) -> list[Pixels]:

@@ -77,7 +77,9 @@ def _overfitting(history: Sequence[dict[str, Any]], config: TrainConfig, val_ima
 
 
 def _data_wait(history: Sequence[dict[str, Any]], config: TrainConfig, cached: bool) -> list[Finding]:
-    settled = history[1:] or history  # the first epoch starts the workers and fills the file cache
+    settled = history[1:] if config.epochs > 1 else history  # the first epoch starts the workers, reads the disk
+    if not settled:
+        return []
     share = sum(row["data_wait"] for row in settled) / len(settled)
     waited = sum(row["data_wait"] * row["seconds"] for row in settled) / len(settled)
     if share <= WAIT or waited < SECONDS_WAITED:

@@ -116,7 +116,10 @@ def _hold_features(state: State, plan: Plan, report: Report) -> Plan:
 
 @torch.no_grad()
 def _features(state: State, batches: Batches, plan: Plan, report: Report) -> torch.Tensor | None:
-    """Return the inputs of the last layers for all images, float32 [n, …]; None when they do not fit, or do not do."""
+    """Return the inputs of the last layers for all images, float32 [n, …].
+
+    None when they do not fit, or when the last layers do not make the network's logits of them.
+    """
     model = state.model.eval()
     last, seen, parts = last_layers(model.network), list[torch.Tensor](), list[torch.Tensor]()
     hook = last[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]), prepend=True)
@@ -131,8 +134,8 @@ def _features(state: State, batches: Batches, plan: Plan, report: Report) -> tor
                 again = last(features)
                 seen.clear()
                 fits = 2 * features[0].nbytes * len(batches.pictures) <= room  # twice when they are put together
-                does = again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4)
-                if not plan.world.share(fits and does):
+                same = again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4)
+                if not plan.world.share(fits and same):
                     return None
             parts.append(features.clone())  # a vision transformer's are a view of 200 times their size
             told(done := done + len(features))

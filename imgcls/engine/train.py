@@ -209,7 +209,7 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
 
 
 def _try_validation(state: State, plan: Plan, most_batches: int) -> None:
-    """Validate a few batches and forget the result, without loader processes that would hold on to theirs."""
+    """Validate a few batches and forget the result, without loader processes, which would go on holding batches."""
     batches = validation_batches(replace(plan.prepared, workers=0), plan.config.data, plan.world)
     if batches is not None:
         model, classes = state.validated, plan.card.classes
@@ -218,7 +218,6 @@ def _try_validation(state: State, plan: Plan, most_batches: int) -> None:
 
 def _dry_run(state: State, plan: Plan, report: Report, began: float) -> Finished:
     train_epoch(state, plan, 1, 0, report, most_batches=2 * plan.config.accumulate)
-    _try_validation(state, plan, 1)
     return Finished(plan.card, None, None, None, 0, time.monotonic() - began, "dry run")
 
 

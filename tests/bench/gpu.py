@@ -19,7 +19,7 @@ from imgcls.machine import available_cpus
 
 COPIES = 40  # of 244 photographs: an epoch of 9,760 images takes seconds
 SEEDS = 5
-RESNET9 = (  # Page's recipe
+RESNET9 = (  # Page's recipe, with a cosine instead of his triangle
     *("--batch-size", 512, "--optimizer", "sgd", "--nesterov", "--lr", 0.4, "--weight-decay", 0.0005),
     *("--label-smoothing", 0.2, "--alternate-flip", "--cutout", 8, "--ema"),
 )
@@ -58,7 +58,16 @@ def cifar(material: Material, pairs: int) -> list[Row]:
     config = ours.settings(material.whole_cifar, **asked, out=str(material.folder / "gpu-cifar"))
     epochs = ours.trained_epochs(config)
     rates: Figures = [row["images_per_second"] for row in epochs[1:]]
-    return [Row("G3", "ResNet-18, small stem, CIFAR-10, batch 512: end to end", "img/s", rates, None, ">= 50000")]
+    return [
+        Row(
+            "G3",
+            "ResNet-18, small stem, CIFAR-10, batch 512: training on images in memory",
+            "img/s",
+            rates,
+            None,
+            ">= 50000",
+        )
+    ]
 
 
 def five_seeds(material: Material, pairs: int) -> list[Row]:
@@ -87,8 +96,8 @@ def stock(material: Material, pairs: int) -> list[Row]:
     mine, theirs = _against_stock(material, small, small / "train", 32, 512, pairs)
     ours_large, theirs_large = _against_stock(material, large, large, 224, 128, pairs)
     return [
-        Row("G5", "ResNet-18, CIFAR-10: training / stock AMP loop", "img/s", mine, theirs, ">= 5"),
-        Row("G5", "ResNet-18, photographs: training / stock AMP loop", "img/s", ours_large, theirs_large, ">= 2"),
+        Row("G5", "ResNet-18, CIFAR-10: second epoch / stock AMP loop", "img/s", mine, theirs, ">= 5"),
+        Row("G5", "ResNet-18, photographs: second epoch / stock AMP loop", "img/s", ours_large, theirs_large, ">= 2"),
     ]
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from imgcls.config import TrainConfig, from_dict
 from imgcls.data.loaders import Batch, Batches
-from imgcls.data.pictures import SLACK, in_memory
+from imgcls.data.pictures import in_memory
 from imgcls.device import fast_float32
 from imgcls.distributed import World
 from imgcls.engine.evaluate import silent
@@ -47,7 +47,7 @@ def batches(data: Path, **asked: Any) -> Batches:
 
 def in_store(some: Batches) -> Batches:
     """Return the same batches from memory."""
-    limit = int(SLACK * some.pictures.bytes()) + 2**20
+    limit = some.pictures.most_bytes() + 2**20
     store = in_memory(some.pictures, available_cpus(), limit, lambda done: None)
     if store is None:
         raise MemoryError("the pictures take more memory than estimated")

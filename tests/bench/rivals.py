@@ -26,13 +26,14 @@ from imgcls.models import bn_cnn, small_cnn
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TO_NETWORK = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 WORKERS = 2
+CROPS = (0.25, 1.0)  # of the picture's area; imgcls's own, where the rivals' defaults begin at 0.08
 
 
 def stock_loader(
     folder: Path, size: int, batch_size: int, workers: int = WORKERS, stay: bool = True
 ) -> DataLoader[Any]:
     """Return shuffled batches with random crop and flip; most tutorials let no worker stay for the next epoch."""
-    crop = transforms.RandomCrop(size, padding=4) if size <= 40 else transforms.RandomResizedCrop(size)
+    crop = transforms.RandomCrop(size, padding=4) if size <= 40 else transforms.RandomResizedCrop(size, CROPS)
     dataset = ImageFolder(str(folder), transforms.Compose([crop, transforms.RandomHorizontalFlip(), TO_NETWORK]))
     return DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=stay)
 
@@ -41,7 +42,7 @@ def timm_loader(folder: Path, size: int, batch_size: int, is_training: bool = Tr
     """Return the batches of timm, without the colour jitter that it adds by default."""
     data = import_module("timm.data")
     dataset = data.create_dataset("", root=str(folder))
-    options: dict[str, Any] = {"color_jitter": None, "num_workers": WORKERS, "use_prefetcher": False}
+    options: dict[str, Any] = {"color_jitter": None, "scale": CROPS, "num_workers": WORKERS, "use_prefetcher": False}
     return data.create_loader(dataset, (3, size, size), batch_size, is_training=is_training, **options)
 
 
@@ -53,7 +54,8 @@ def dali_epochs(folder: Path, size: int, batch_size: int) -> Callable[[], Iterat
 
     def graph() -> Any:
         files, labels = fn.readers.file(file_root=str(folder), random_shuffle=True)
-        images = fn.resize(fn.decoders.image_random_crop(files, device="cpu"), size=(size, size))
+        crops = fn.decoders.image_random_crop(files, device="cpu", random_area=list(CROPS))
+        images = fn.resize(crops, size=(size, size))
         mirror = fn.random.coin_flip()
         return fn.crop_mirror_normalize(images, mean=mean, std=std, mirror=mirror, output_layout="CHW"), labels
 
@@ -125,18 +127,19 @@ def _run(model: nn.Module, train: Any, val: Any, optimizer: torch.optim.Optimize
 
 
 def loop_over_images(folder: str, weights: str) -> None:
-    """Predict with resnet18, one image after the other; says on stderr when it has loaded."""
+    """Predict with resnet18, one image after the other; prints the seconds from loaded to done."""
     classes = sorted(path.name for path in Path(folder).iterdir())
     model = models.resnet18(num_classes=len(classes))
     model.load_state_dict(torch.load(weights))
     model.eval()
     transform = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), TO_NETWORK])
-    print("loaded", file=sys.stderr, flush=True)
+    began = time.perf_counter()
     for path in sorted(Path(folder).rglob("*.jpg")):
         with torch.no_grad():
             probabilities = model(transform(Image.open(path).convert("RGB"))[None])[0].softmax(0)
         best = int(probabilities.argmax())
         print(f"{path}\t{classes[best]}\t{probabilities[best]:.4f}")
+    print(time.perf_counter() - began)
 
 
 if __name__ == "__main__":

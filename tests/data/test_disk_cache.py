@@ -220,6 +220,29 @@ def test_the_files_not_used_for_longest_make_room(cache: Path, disk: Any) -> Non
     assert found == [True, False, True, True]
 
 
+def test_what_another_run_is_writing_stays(cache: Path, disk: Any) -> None:
+    disk(2 * 3 * BYTES)  # half of it: three files
+    disk_cache.write(numbered(0), 1, quiet)
+    half_written = cache / ".imgcls-1-abcd.tmp"
+    half_written.write_bytes(bytes(BYTES + 500))
+    disk_cache.write(numbered(1), 1, quiet)
+    assert names(cache) == [half_written.name, disk_cache.file_of(numbered(1)).name]
+
+
+def test_room_is_made_for_a_quarter_more_than_the_estimate(files: FileImages, cache: Path, disk: Any) -> None:
+    pictures = Pictures(files, LARGE, STANDARD)
+    disk(2 * (pictures.bytes() + BYTES))
+    disk_cache.write(numbered(0), 1, quiet)
+    disk_cache.write(pictures, 1, quiet)
+    assert names(cache) == [disk_cache.file_of(pictures).name]
+
+
+def test_only_their_owner_may_read_the_files(files: FileImages, cache: Path) -> None:
+    disk_cache.write(Pictures(files, SMALL), 1, quiet)
+    (path,) = cache.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_not_ours_is_not_removed(cache: Path, disk: Any) -> None:
     disk(2 * BYTES)
     disk_cache.write(numbered(0), 1, quiet)
@@ -236,7 +259,7 @@ def test_too_little_disk_is_said_in_one_line(cache: Path, disk: Any) -> None:
     with pytest.raises(WriteError) as caught:
         disk_cache.write(numbered(1), 1, quiet)
     assert str(caught.value) == (
-        f"--cache disk: needs 0.0 GiB in {cache}, half of the free disk is 0.0 GiB; type --cache off"
+        f"--cache disk: needs 0.0 GiB in {cache}, 0.0 GiB are left there of half of the free disk; type --cache off"
     )
     assert caught.value.exit_code == Exit.WRITE
     assert names(cache) == [disk_cache.file_of(numbered(0)).name], "nothing was removed in vain"

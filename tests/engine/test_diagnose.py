@@ -96,16 +96,16 @@ def test_three_epochs_are_needed_to_judge_the_loss() -> None:
 def test_waiting_for_data() -> None:
     """The first epoch, which starts the workers, does not count."""
     fast, slow = row(), row(data_wait=0.4)
-    assert judged(slow, fast) == []
-    assert judged(fast, slow) == ["data-wait"]
-    assert judged(slow) == ["data-wait"]
-    (finding,) = findings([fast, slow], tiny(".", workers=4), 10)
+    assert judged(slow, epochs=2) == judged(slow, fast, epochs=2) == []
+    assert judged(fast, slow, epochs=2) == ["data-wait"]
+    assert judged(slow, epochs=1) == ["data-wait"], "there is no other"
+    (finding,) = findings([fast, slow], tiny(".", workers=4, epochs=2), 10)
     assert finding.message == "40% of the time goes into waiting for images"
     assert "--cache memory or --cache disk, raise --workers," in finding.advice
-    (finding,) = findings([fast, slow], tiny(".", workers=4), 10, cached=True)
+    (finding,) = findings([fast, slow], tiny(".", workers=4, epochs=2), 10, cached=True)
     assert "--cache" not in finding.advice
-    assert judged(fast, row(data_wait=0.4, seconds=2)) == [], "less than a second is not worth a word"
-    (finding,) = findings([fast, slow], tiny(".", workers=0), 10)
+    assert judged(fast, row(data_wait=0.4, seconds=2), epochs=2) == [], "less than a second is not worth a word"
+    (finding,) = findings([fast, slow], tiny(".", workers=0, epochs=2), 10)
     assert finding.advice == "raise --workers from 0"
 
 
