@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,8 @@ def test_what_another_run_is_writing_stays(cache: Path, disk: Any) -> None:
     disk_cache.write(numbered(0), 1, quiet)
     half_written = cache / ".imgcls-1-abcd.tmp"
     half_written.write_bytes(bytes(BYTES + 500))
+    an_hour_ago = time.time() - 3600
+    os.utime(half_written, (an_hour_ago, an_hour_ago))
     disk_cache.write(numbered(1), 1, quiet)
     assert names(cache) == [half_written.name, disk_cache.file_of(numbered(1)).name]
 
