@@ -179,7 +179,7 @@ class TrainConfig:
         if self.compile and self.sync_bn:
             raise UsageError("--compile and --sync-bn exclude each other in torch: drop one")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
-            raise UsageError("--nesterov is for SGD with momentum: type --optimizer sgd, or drop it")
+            raise UsageError("--nesterov is for SGD with momentum: type --optimizer sgd --momentum 0.9, or drop it")
         if self.lr == 0:
             raise UsageError("--lr 0 would learn nothing: give a positive number")
         if self.amp and self.device not in ("auto",) and not self.device.startswith("cuda"):
@@ -334,5 +334,6 @@ def _wrong_kind(item: Field[Any], hint: Any, value: Any) -> str:
 
 
 def _not_one_of(item: Field[Any], value: Any, words: tuple[str, ...]) -> str:
-    listed = ", ".join(words) if len(words) <= 8 else "the list in imgcls train --help"
+    all_words = [*(["auto"] if item.metadata["auto"] else []), *words]
+    listed = ", ".join(all_words) if len(words) <= 8 else "the list in imgcls train --help"
     return f"{flag(item)} {value}: not known{nearest(str(value), words)}; choose from: {listed}"

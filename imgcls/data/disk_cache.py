@@ -76,7 +76,11 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside:
         WriteError: they would take more than half of the free disk, or the disk refuses them.
     """
     path = file_of(pictures)
-    files.check_folder(path.parent)
+    try:
+        files.check_folder(path.parent)
+    except WriteError as error:
+        problem = str(error).partition("; ")[0]
+        raise WriteError(f"--cache disk: {problem}; set XDG_CACHE_HOME to another folder, or drop it") from error
     room = _make_room(path.parent, pictures, {file_of(others) for others in beside})
     places: list[tuple[int, int, int]] = []
     end = 0

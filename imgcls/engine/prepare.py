@@ -81,13 +81,16 @@ def prepare(
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess
     else:
         start, preprocess, choices = _decide(config, splits, world, say)
+    size = preprocess.size
+    if config.cutout > size:
+        raise UsageError(f"--cutout {config.cutout}: the input has {size} px; type for example --cutout {size // 4}")
     flip = True if config.alternate_flip else config.flip
     if flip is None:
         digits = splits.dataset in DIGIT_DATASETS
         flip = config.augment != "none" and not digits
         if digits:
             choices.append(Choice("flip", flip, f"{splits.dataset} shows digits"))
-    batch_bytes = config.batch_size * 3 * preprocess.size**2
+    batch_bytes = config.batch_size * 3 * size**2
     workers = choose_workers(config.workers, batch_bytes, world.local_size)
     augmentation = Augmentation(
         kind=config.augment,

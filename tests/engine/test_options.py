@@ -213,6 +213,12 @@ def test_alternate_flip(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     assert 4 < len(kept[0]) < 20
 
 
+def test_a_cutout_larger_than_the_input_is_refused(pictures: Path) -> None:
+    run(tiny(pictures, cutout=16, size=16, dry_run=True))
+    with pytest.raises(UsageError, match=r"^--cutout 17: the input has 16 px; type for example --cutout 4$"):
+        run(tiny(pictures, cutout=17, size=16, dry_run=True))
+
+
 def test_cutout(pictures: Path, seen: Seen) -> None:
     """A square of the mean colour lies somewhere in each image; at the border it is cut off."""
     plain, covered = (fed(tiny(pictures, cutout=side, dry_run=True), seen) for side in (0, 6))
