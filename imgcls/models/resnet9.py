@@ -26,7 +26,7 @@ class Patches(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # By NumPy: on the meta device, where checkpoints are checked, torch's norm imports its compiler, 7 s.
+        # By NumPy: on the meta device, where checkpoints are checked, torch's norm imports its compiler, 4.5 s.
         waves = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
         filters = np.einsum("ac,ij,kl->aikcjl", waves, waves, waves).reshape(27, 3, 3, 3)
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32))
