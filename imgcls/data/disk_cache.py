@@ -84,8 +84,7 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside:
     room = _make_room(path.parent, pictures, {file_of(others) for others in beside})
     places: list[tuple[int, int, int]] = []
     end = 0
-    with files.replacing(path) as temporary, temporary.open("wb") as file:
-        temporary.chmod(0o600)
+    with files.replacing(path) as temporary, open(temporary, "wb", opener=_private) as file:
         for some in decoded(pictures, workers):
             for picture in some:
                 if end + picture.size > room:
@@ -99,6 +98,10 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside:
     if store is None:
         raise WriteError(f"{path}: was written and cannot be read; type --cache memory or --cache off")
     return store
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # the pictures may be; a later chmod fails on some network disks
 
 
 def _make_room(place: Path, pictures: Pictures, kept: set[Path]) -> int:

@@ -63,9 +63,12 @@ class Pictures:
         """Return how much a store of them takes; for pictures of all sizes it is estimated from a few headers."""
         if self.shorter is None:
             return len(self) * 3 * self.preprocess.size**2
-        sampled = [self.images.size(int(index)) for index in sample(0, len(self), SAMPLED)]
-        sides = [reduced_size(width, height, self.shorter) for width, height in sampled]
+        sides = [reduced_size(width, height, self.shorter) for width, height in self.sampled_sizes()]
         return round(3 * len(self) * sum(width * height for width, height in sides) / len(sides))
+
+    def sampled_sizes(self) -> list[tuple[int, int]]:
+        """Return (width, height) in pixels of some of the images, from their headers."""
+        return [self.images.size(int(index)) for index in sample(0, len(self), SAMPLED)]
 
     def most_bytes(self) -> int:
         """Return what a store of them takes at most, as long as the estimate is not too far out."""
@@ -128,7 +131,7 @@ def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
     Raises:
         ImageError: naming the first that cannot be read.
     """
-    tiny = median(max(pictures.images.size(int(index))) for index in sample(0, len(pictures), FEW)) <= TINY
+    tiny = median(max(size) for size in pictures.sampled_sizes()) <= TINY
     workers, size = (1, MANY) if tiny else (max(1, workers), FEW)
 
     def chunk(start: int) -> list[Pixels]:
