@@ -1,27 +1,27 @@
 """Image classification on PyTorch: train, evaluate, predict. The public API; nothing heavy is imported until used.
 
 import imgcls
-model = imgcls.load("best.pt")
-for prediction in model.predict(["cat.jpg"]):
+for prediction in imgcls.predict("photographs/", "best.pt"):
     print(prediction.path, prediction.class_name, prediction.confidence)
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DataConfig", "TrainConfig", "__version__", "evaluate", "load", "train"]
+__all__ = ["DataConfig", "TrainConfig", "__version__", "evaluate", "load", "predict", "train"]
 
 if TYPE_CHECKING:
     from imgcls.config import DataConfig, TrainConfig
     from imgcls.engine.evaluate import evaluate
     from imgcls.engine.train import train
-    from imgcls.inference.model import load
+    from imgcls.inference.model import load, predict
 
 _HOMES = {
     "DataConfig": "imgcls.config:DataConfig",
     "TrainConfig": "imgcls.config:TrainConfig",
     "evaluate": "imgcls.engine.evaluate:evaluate",
     "load": "imgcls.inference.model:load",
+    "predict": "imgcls.inference.model:predict",
     "train": "imgcls.engine.train:train",
 }
 
@@ -32,3 +32,7 @@ def __getattr__(name: str) -> Any:
 
         return resolve(_HOMES[name])
     raise AttributeError(f"module 'imgcls' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -273,9 +273,24 @@ def check(config: Any) -> None:
             raise UsageError(_wrong_kind(item, hint, value))
         if isinstance(value, str):
             continue
-        if (low is not None and not value >= low) or (high is not None and not value <= high) or value == math.inf:
-            bounds = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
-            raise UsageError(f"{flag(item)} {value}: must be {bounds}")
+        _check_bounds(flag(item), value, low, high)
+
+
+def check_number(flag: str, value: Any, kind: type[int] | type[float], low: float, high: float | None = None) -> None:
+    """Hold an option that is no setting of `train` against its kind and its bounds, which are inclusive.
+
+    Raises:
+        UsageError: naming the flag, the value given and what is allowed.
+    """
+    if not _fits(value, kind):
+        raise UsageError(f"{flag} {value}: needs {_KIND_NAMES[kind]}")
+    _check_bounds(flag, value, low, high)
+
+
+def _check_bounds(flag: str, value: float, low: float | None, high: float | None) -> None:
+    if (low is not None and not value >= low) or (high is not None and not value <= high) or value == math.inf:
+        bounds = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+        raise UsageError(f"{flag} {value}: must be {bounds}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from drawing import draw_tree
+from PIL import Image
 
 import imgcls
-from imgcls.errors import ImgclsError
+from imgcls.errors import ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event, Finished
 
 
@@ -73,6 +74,22 @@ def test_load_and_predict(data: Path, trained: Finished) -> None:
     assert second.error is not None
 
 
+def test_predict_takes_what_the_command_line_takes(data: Path, trained: Finished, tmp_path: Path) -> None:
+    assert trained.best is not None
+    ckpt, folder = Path(trained.best), data / "val" / "cat"
+    names = [str(folder / f"{number:03d}.png") for number in range(3)]
+    by_folder = imgcls.predict(folder, ckpt, device="cpu")
+    assert [answer.path for answer in by_folder] == names
+    assert imgcls.predict(f"{folder}/*.png", ckpt, device="cpu") == by_folder
+    assert imgcls.predict([folder / "000.png", *names[1:]], ckpt, device="cpu") == by_folder
+    with Image.open(names[0]) as image:
+        (answer,) = imgcls.predict(image, ckpt, device="cpu", top_k=2)
+    assert answer.class_name == by_folder[0].class_name
+    assert answer.confidence == pytest.approx(by_folder[0].confidence, abs=1e-6), "alone in its batch"
+    with pytest.raises(UsageError, match="no images found"):
+        imgcls.predict(tmp_path, ckpt, device="cpu")
+
+
 def test_expected_failures_have_one_base(data: Path) -> None:
     with pytest.raises(ImgclsError):
         imgcls.load("nothing.pt")
@@ -81,7 +98,8 @@ def test_expected_failures_have_one_base(data: Path) -> None:
 
 
 def test_the_public_names() -> None:
-    assert imgcls.__all__ == ["DataConfig", "TrainConfig", "__version__", "evaluate", "load", "train"]
+    assert imgcls.__all__ == ["DataConfig", "TrainConfig", "__version__", "evaluate", "load", "predict", "train"]
+    assert dir(imgcls) == imgcls.__all__, "what a prompt offers after a dot"
     assert all(getattr(imgcls, name) is not None for name in imgcls.__all__)
     with pytest.raises(AttributeError, match="module 'imgcls' has no attribute 'trian'"):
         _ = imgcls.trian

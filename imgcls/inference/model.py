@@ -1,4 +1,4 @@
-"""A trained model that answers for paths: what `imgcls predict` and `imgcls.load(...).predict(...)` run.
+"""A trained model that answers for images: what `imgcls predict`, `imgcls.predict` and `imgcls.load` run.
 
 Knows its card and a function from uint8 images to logits; the back end behind that function (torch or onnxruntime)
 is named in `registry.BACKENDS` and imported only when a file of its kind is loaded.
@@ -7,15 +7,20 @@ is named in `registry.BACKENDS` and imported only when a file of its kind is loa
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from imgcls.config import check_number
 from imgcls.errors import CheckpointError, ImageError, UsageError
-from imgcls.inference.pool import Decoded, decoded
+from imgcls.inference.inputs import WAYS, expand
+from imgcls.inference.pool import Decoded, Picture, decoded
 from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
 from imgcls.registry import BACKENDS, resolve
@@ -42,26 +47,42 @@ class Model:
 
     def predict(
         self,
-        paths: Iterable[str | None],
+        images: Picture | Iterable[Picture | None],
         *,
         top_k: int = 1,
         threshold: float | None = None,
         batch_size: int = BATCH,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """Yield one Prediction per path, in order, failures included, as soon as its batch is done.
+        """Return an iterator over one Prediction per image, in order, failures included, as soon as its batch is done.
 
         Args:
-            paths: image files; read lazily. None asks for the answers to what came before it.
+            images: the path of a file, a PIL image, or an array uint8 [height, width, 3] in RGB or [height, width] in
+                grey; or an iterable of these, read lazily, in which None asks for the answers to what came before it.
             top_k: how many classes `Prediction.top` lists.
             threshold: two classes: the second one is the answer from this probability on; more classes: below
                 it there is no answer (`below_threshold`).
             batch_size: images per forward pass.
             workers: decoding threads; None: the CPUs this process may use, at most 8.
+
+        Raises:
+            UsageError: an option out of its bounds, or something that is no image at all.
+            CheckpointError: the network gives NaN or infinite logits.
         """
-        stream = decoded(paths, self.card.preprocess, min(8, available_cpus()) if workers is None else workers)
+        check_number("--top-k", top_k, int, low=1)
+        check_number("--batch-size", batch_size, int, low=1)
+        if threshold is not None:
+            check_number("--threshold", threshold, float, low=0, high=1)
+        if workers is None:
+            workers = min(8, available_cpus())
+        check_number("--workers", workers, int, low=0)
+        return self._predictions([images] if _is_one(images) else images, top_k, threshold, batch_size, workers)
+
+    def _predictions(
+        self, images: Any, top_k: int, threshold: float | None, batch_size: int, workers: int
+    ) -> Iterator[Prediction]:
         batch: list[Decoded] = []
-        for item in itertools.chain(stream, [None]):
+        for item in itertools.chain(decoded(images, self.card.preprocess, workers), [None]):
             if item is not None:
                 batch.append(item)
             if item is None or len(batch) == batch_size:
@@ -104,7 +125,48 @@ def softmax(logits: Logits) -> npt.NDArray[np.float64]:
     return probabilities
 
 
-def load(path: str = "best.pt", device: str = "auto", amp: bool = False) -> Model:
+def predict(
+    images: Picture | Iterable[Picture],
+    ckpt: str | os.PathLike[str] = "best.pt",
+    *,
+    device: str = "auto",
+    amp: bool = False,
+    **options: Any,
+) -> list[Prediction]:
+    """Answer for images in one call: one Prediction for each, in order, failures included.
+
+    Args:
+        images: as `Model.predict` takes them; a path may also name a folder (its images, recursively) or be a glob.
+        ckpt: as `load` takes it.
+        device: likewise.
+        amp: likewise.
+        options: those of `Model.predict`.
+
+    Raises:
+        UsageError: as `load` and `Model.predict`; a folder or glob without images.
+        CheckpointError: as `load` and `Model.predict`.
+    """
+
+    def refuse(argument: str) -> None:
+        raise UsageError(f"{argument}: no images found; {WAYS}")
+
+    def found() -> Iterator[Picture | None]:
+        given: Any = [images] if _is_one(images) else images
+        for image in given:
+            if isinstance(image, (str, os.PathLike)):
+                yield from expand([os.fspath(image)], on_empty=refuse)
+            else:
+                yield image
+
+    return list(load(ckpt, device, amp).predict(found(), **options))
+
+
+def _is_one(images: object) -> bool:
+    """Tell one image from several; an array of four axes is several."""
+    return isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+
+
+def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bool = False) -> Model:
     """Load a checkpoint for prediction.
 
     Args:
@@ -116,7 +178,8 @@ def load(path: str = "best.pt", device: str = "auto", amp: bool = False) -> Mode
         UsageError: no such file, or no such device.
         CheckpointError: the file is not a checkpoint, or damaged.
     """
-    if not Path(path).exists():
+    path = os.fspath(path)
+    if not os.path.exists(path):
         raise UsageError(f"--ckpt {path}: no such file; train first, or name a checkpoint")
     model: Model = resolve(backend(path))(path, device, amp)
     return model

@@ -5,27 +5,34 @@ Threads, not processes: Pillow releases the interpreter while it decodes and res
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
-from imgcls.errors import ImageError
-from imgcls.pixels.decode import Pixels
-from imgcls.pixels.transform import read
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from imgcls.errors import ImageError, UsageError
+from imgcls.pixels.decode import Pixels, in_memory
+from imgcls.pixels.transform import read, transform
 from imgcls.schema import Preprocess
 
+Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]  # the path of a file, or what is in memory already
 Decoded = tuple[str, Pixels | ImageError]
 
 HANDFUL = 4  # the first images, for which starting threads is not worth it
 
 
 def decoded(
-    paths: Iterable[str | None], preprocess: Preprocess, workers: int, ahead: int = 128
+    pictures: Iterable[Picture | None], preprocess: Preprocess, workers: int, ahead: int = 128
 ) -> Iterator[Decoded | None]:
-    """Yield (path, uint8 [size, size, 3] or the ImageError) for each path, in order; None is passed on in its place.
+    """Yield (name, uint8 [size, size, 3] or the ImageError) for each picture, in order; None is passed on in its place.
 
     Args:
-        paths: read lazily, at most `ahead` beyond what was yielded.
+        pictures: read lazily, at most `ahead` beyond what was yielded.
         preprocess: what every image goes through.
         workers: decoding threads; 0 decodes in the calling thread.
         ahead: bound on the images held.
@@ -33,15 +40,15 @@ def decoded(
     executor: ThreadPoolExecutor | None = None
     pending: deque[Future[Decoded]] = deque()
     try:
-        for number, path in enumerate(paths):
-            if path is None:
+        for number, picture in enumerate(pictures):
+            if picture is None:
                 yield from (pending.popleft().result() for _ in range(len(pending)))
                 yield None
             elif workers == 0 or number < HANDFUL:
-                yield _read(path, preprocess)
+                yield _read(number, picture, preprocess)
             else:
                 executor = executor or ThreadPoolExecutor(workers, thread_name_prefix="decode")
-                pending.append(executor.submit(_read, path, preprocess))
+                pending.append(executor.submit(_read, number, picture, preprocess))
                 if len(pending) >= ahead or pending[0].done():
                     yield pending.popleft().result()
         while pending:
@@ -51,8 +58,17 @@ def decoded(
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(path: str, preprocess: Preprocess) -> Decoded:
+def _read(number: int, picture: Picture, preprocess: Preprocess) -> Decoded:
+    name = f"image {number}"
     try:
-        return path, read(path, preprocess)
+        if isinstance(picture, (str, os.PathLike)):
+            name = os.fspath(picture)
+            return name, read(name, preprocess)
+        if isinstance(picture, (Image.Image, np.ndarray)):
+            name = os.fsdecode(getattr(picture, "filename", "") or name)
+            return name, transform(in_memory(picture, name, preprocess.shorter), preprocess)
     except ImageError as error:
-        return path, error
+        return name, error
+    raise UsageError(
+        f"{name} is {type(picture).__name__}: give a path, a PIL image or an array uint8 [height, width, 3]"
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,33 @@ def decode(source: str | bytes, name: str | None = None, shorter: int | None = N
         raise
     except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
         raise ImageError(f"{called}: {_reason(error)}") from error
+
+
+def in_memory(picture: Image.Image | npt.NDArray[Any], name: str, shorter: int | None = None) -> Pixels:
+    """Return what `decode` gives for a file, of a picture that is in memory: uint8 [height, width, 3].
+
+    Args:
+        picture: a PIL image, which is brought to upright RGB as a file is; or an array uint8 [height, width, 3] in RGB
+            or [height, width] in grey, taken as it is.
+        name: how errors call it.
+        shorter: as `decode`.
+
+    Raises:
+        ImageError: an array of another kind, or a file that PIL opened and cannot load.
+    """
+    if isinstance(picture, np.ndarray):
+        grey = picture.ndim == 2
+        if picture.dtype != np.uint8 or not (grey or (picture.ndim == 3 and picture.shape[2] == 3)) or not picture.size:
+            kind = f"{picture.dtype} {list(picture.shape)}"
+            raise ImageError(f"{name}: is {kind}; give uint8 [height, width, 3] in RGB, or [height, width] in grey")
+        return reduced(np.repeat(picture[:, :, None], 3, axis=2) if grey else picture, shorter)
+    try:
+        picture.load()
+        pixels = reduced(np.asarray(_to_rgb(picture)), shorter)
+        transpose = _UPRIGHT.get(_orientation(picture))
+        return pixels if transpose is None else np.asarray(Image.fromarray(pixels).transpose(transpose))
+    except Exception as error:  # as in `decode`: a file that PIL opened is decoded here
+        raise ImageError(f"{name}: {_reason(error)}") from error
 
 
 def reduced(pixels: Pixels, shorter: int | None) -> Pixels:

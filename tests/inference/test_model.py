@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,6 +143,74 @@ def test_more_classes_there_is_no_answer_below_the_threshold(paths: dict[str, st
     assert doubtful.top is not None
     assert len(doubtful.top) == 3
     assert one(model, paths["red"], threshold=0.9).class_name == "red"
+
+
+def test_an_image_is_a_path_a_pil_image_or_an_array_and_its_answer_is_the_same(paths: dict[str, str]) -> None:
+    model = fake(("red", "green", "blue"))
+    pixels = np.asarray(Image.open(paths["olive"]))
+    with Image.open(paths["olive"]) as opened:
+        several: list[Any] = [paths["olive"], Path(paths["olive"]), opened, Image.fromarray(pixels), pixels]
+        answers = list(model.predict(several))
+    assert [answer.path for answer in answers] == [paths["olive"]] * 3 + ["image 3", "image 4"]
+    assert len({(answer.class_name, answer.confidence) for answer in answers}) == 1
+
+
+def test_one_image_is_no_list_of_images(paths: dict[str, str]) -> None:
+    """A path alone was once taken for a list of letters."""
+    model = fake(("red", "green", "blue"))
+    pixels = np.asarray(Image.open(paths["blue"]))
+    for image in (paths["blue"], Path(paths["blue"]), Image.fromarray(pixels), pixels, pixels[None]):
+        (answer,) = model.predict(image)
+        assert answer.class_name == "blue"
+    (grey,) = model.predict(pixels[:, :, 2])
+    assert grey.confidence == pytest.approx(1 / 3), "every channel has the grey level"
+
+
+def test_an_image_of_pil_is_turned_upright_and_laid_on_white_as_its_file_is(tmp_path: Path) -> None:
+    halves = np.zeros((8, 8, 3), dtype=np.uint8)
+    halves[:4, :, 0] = halves[4:, :, 1] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(halves).save(tmp_path / "turned.png", exif=exif)
+    clear = Image.fromarray(halves).convert("RGBA")
+    clear.putalpha(100)
+    clear.save(tmp_path / "clear.png")
+    for name in ("turned.png", "clear.png"):
+        with Image.open(tmp_path / name) as image:
+            by_path, by_image = fake(("red", "green", "blue")).predict([tmp_path / name, image], top_k=3)
+        assert by_path.top == by_image.top
+
+
+def test_what_is_no_rgb_picture_of_8_bits_fails_alone(paths: dict[str, str]) -> None:
+    floats = np.zeros((8, 8, 3), dtype=np.float32)
+    channels_first, empty = np.zeros((3, 8, 8), dtype=np.uint8), np.zeros((0, 8, 3), dtype=np.uint8)
+    answers = list(fake(("red", "green")).predict([floats, paths["red"], channels_first, empty]))
+    assert answers[0].error == (
+        "image 0: is float32 [8, 8, 3]; give uint8 [height, width, 3] in RGB, or [height, width] in grey"
+    )
+    assert answers[1].class_name == "red"
+    assert "uint8 [3, 8, 8]" in str(answers[2].error)
+    assert "uint8 [0, 8, 3]" in str(answers[3].error)
+
+
+def test_what_is_no_image_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="image 0 is int: give a path"):
+        list(fake(("red", "green")).predict([1]))  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"top_k": 0}, "--top-k 0: must be 1 or more"),
+        ({"top_k": "2"}, "--top-k 2: needs a whole number"),
+        ({"batch_size": 0}, "--batch-size 0: must be 1 or more"),
+        ({"workers": -1}, "--workers -1: must be 0 or more"),
+        ({"threshold": 50}, "--threshold 50: must be 0 to 1"),
+    ],
+)
+def test_options_out_of_bounds_are_refused_at_once(option: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        fake(("red", "green")).predict([], **option)
 
 
 def test_loading_a_missing_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
