@@ -58,10 +58,10 @@ BACKENDS: dict[str, str] = {"": "imgcls.engine.backend:load", ".onnx": "imgcls.i
 
 # What `export --format` takes, and the module with its `write` and `read`. The name is the file's extension too.
 EXPORTERS: dict[str, str] = {
-    "onnx": "imgcls.export.onnx",
-    "torchscript": "imgcls.export.torchscript",
-    "pt2": "imgcls.export.pt2",
-    "safetensors": "imgcls.export.safetensors",
+    "onnx": "imgcls.exporters.onnx",
+    "torchscript": "imgcls.exporters.torchscript",
+    "pt2": "imgcls.exporters.pt2",
+    "safetensors": "imgcls.exporters.safetensors",
 }
 
 

@@ -90,6 +90,13 @@ def test_predict_takes_what_the_command_line_takes(data: Path, trained: Finished
         imgcls.predict(tmp_path, ckpt, device="cpu")
 
 
+def test_export_takes_paths_and_says_what_it_compared(trained: Finished, tmp_path: Path) -> None:
+    assert trained.best is not None
+    done = imgcls.export(Path(trained.best), "pt2", output=tmp_path / "model.pt2")
+    assert (done.format, done.path) == ("pt2", str(tmp_path / "model.pt2"))
+    assert done.probability_difference < 1e-4
+
+
 def test_expected_failures_have_one_base(data: Path) -> None:
     with pytest.raises(ImgclsError):
         imgcls.load("nothing.pt")
@@ -98,7 +105,8 @@ def test_expected_failures_have_one_base(data: Path) -> None:
 
 
 def test_the_public_names() -> None:
-    assert imgcls.__all__ == ["DataConfig", "TrainConfig", "__version__", "evaluate", "load", "predict", "train"]
+    functions = ["evaluate", "export", "load", "predict", "train"]
+    assert imgcls.__all__ == ["DataConfig", "TrainConfig", "__version__", *functions]
     assert dir(imgcls) == imgcls.__all__, "what a prompt offers after a dot"
     assert all(getattr(imgcls, name) is not None for name in imgcls.__all__)
     with pytest.raises(AttributeError, match="module 'imgcls' has no attribute 'trian'"):
@@ -112,6 +120,7 @@ def test_importing_is_cheap() -> None:
 
 def test_a_name_stays_a_function_after_its_module_is_imported() -> None:
     import imgcls.engine.train
+    import imgcls.exporters.export
 
-    assert callable(imgcls.train)
-    assert callable(imgcls.evaluate)
+    for name in ("train", "evaluate", "predict", "export", "load"):
+        assert callable(getattr(imgcls, name))

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "imgcls"
 
 ARROW = (
     {"cli"},
-    {"export"},
+    {"exporters"},
     {"engine"},
     {"checkpoint", "data", "models", "device", "distributed"},
     {"inference", "plots"},

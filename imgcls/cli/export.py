@@ -55,7 +55,7 @@ def export(
     if json is not None and json != "-":
         check_result(json, "--json", data=data, kept=[ckpt, *([output] if output else [])])
     from imgcls.cli.progress import Progress
-    from imgcls.export.export import export as run
+    from imgcls.exporters.export import export as run
 
     done = run(ckpt, format, output=output, data=data, input=input, report=Progress())
     say = talk if json == "-" else print

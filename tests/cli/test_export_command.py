@@ -164,7 +164,7 @@ def test_data_with_an_unreadable_image_is_exit_3(
 SLEEPING_WRITER = """
 import sys, time
 from imgcls.cli.app import app
-from imgcls.export import onnx
+from imgcls.exporters import onnx
 
 def write(exported, path):
     path.write_bytes(b"half a f")
@@ -177,7 +177,7 @@ app(sys.argv[1:], prog_name="imgcls")
 SLEEPING_PROOF = """
 import sys
 from imgcls.cli.app import app
-from imgcls.export import onnx
+from imgcls.exporters import onnx
 
 onnx.write = lambda exported, path: path.write_bytes(b"a file")
 sys.executable = "./python"

@@ -178,7 +178,7 @@ def test_the_exported_onnx_file_is_as_good_as_its_checkpoint(tmp_path: Path) -> 
     """On the images that were held out in training too, which both find again in the flat folder."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from imgcls.export.export import export
+    from imgcls.exporters.export import export
 
     flat = draw(tmp_path / "flat", {"blue": 40, "red": 60}, noise=200)
     done = train(tiny(flat, out=str(tmp_path / "run"), lr=3e-3))

@@ -14,7 +14,7 @@ from imgcls.inference.onnx import HOLDOUT, load
 from imgcls.schema import CARD_NAME
 
 if TYPE_CHECKING:
-    from imgcls.export.model import Exportable
+    from imgcls.exporters.model import Exportable
 
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit for one file, less room for the graph
 
@@ -33,7 +33,7 @@ def write(exported: Exportable, path: Path) -> None:
         raise missing_extra(error.name or "onnx", "onnx") from error
     import torch
 
-    from imgcls.export.pt2 import ANY_BATCH, program
+    from imgcls.exporters.pt2 import ANY_BATCH, program
 
     tensors = exported.model.state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

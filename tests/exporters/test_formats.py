@@ -24,9 +24,9 @@ from typer.testing import Result
 
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
-from imgcls.export import onnx as onnx_format
-from imgcls.export import pt2, torchscript
-from imgcls.export.model import Exportable, exportable
+from imgcls.exporters import onnx as onnx_format
+from imgcls.exporters import pt2, torchscript
+from imgcls.exporters.model import Exportable, exportable
 from imgcls.inference.model import load, softmax
 from imgcls.models.build import build_network
 from imgcls.schema import ModelCard, Preprocess, Pretrained

@@ -11,8 +11,8 @@ from families import FAMILIES
 from torch import nn
 
 from imgcls import checkpoint
-from imgcls.export.export import comparison_images, export
-from imgcls.export.verify import BATCHES
+from imgcls.exporters.export import comparison_images, export
+from imgcls.exporters.verify import BATCHES
 from imgcls.inference.onnx import load
 from imgcls.models.build import build_model, head
 from imgcls.schema import ModelCard, Preprocess, Pretrained

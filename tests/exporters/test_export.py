@@ -22,9 +22,9 @@ from typer.testing import Result
 
 from imgcls import checkpoint
 from imgcls.errors import Exit, ExportError, UsageError
-from imgcls.export import onnx, pt2, torchscript
-from imgcls.export.export import comparison_images, export
-from imgcls.export.model import Exportable, exportable
+from imgcls.exporters import onnx, pt2, torchscript
+from imgcls.exporters.export import comparison_images, export
+from imgcls.exporters.model import Exportable, exportable
 from imgcls.inference.model import load
 from imgcls.models.build import Classifier
 from imgcls.schema import Preprocess

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim, ExportedProgram
 
-from imgcls.export.model import Exportable, reloaded
+from imgcls.exporters.model import Exportable, reloaded
 from imgcls.inference.model import Model
 from imgcls.schema import CARD_NAME
 

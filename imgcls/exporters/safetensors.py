@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from imgcls.errors import missing_extra
-from imgcls.export.model import Exportable, reloaded
+from imgcls.exporters.model import Exportable, reloaded
 from imgcls.inference.model import Model
 from imgcls.models.build import Classifier, build_model
 from imgcls.schema import CARD_NAME, ModelCard

@@ -25,8 +25,8 @@ from imgcls.data.splits import open_source
 from imgcls.engine.evaluate import silent
 from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, nearest
 from imgcls.events import Report, Said
-from imgcls.export.model import INPUTS, Exportable, exportable
-from imgcls.export.verify import BATCHES, answers
+from imgcls.exporters.model import INPUTS, Exportable, exportable
+from imgcls.exporters.verify import BATCHES, answers
 from imgcls.inference.model import Logits, softmax
 from imgcls.pixels.decode import Pixels
 from imgcls.registry import EXPORTERS, resolve
@@ -42,11 +42,11 @@ LOGITS_LIMIT = 1e-3
 
 
 def export(
-    ckpt: str = "best.pt",
+    ckpt: str | os.PathLike[str] = "best.pt",
     format: str = "onnx",
     *,
-    output: str | None = None,
-    data: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
     input: str = "uint8",
     report: Report = silent,
 ) -> Exported:
@@ -68,6 +68,9 @@ def export(
         WriteError: `output` cannot be written.
     """
     began = time.monotonic()
+    ckpt = os.fspath(ckpt)
+    output = None if output is None else os.fspath(output)
+    data = None if data is None else os.fspath(data)
     target = _target(ckpt, format, output, input)
     loaded = checkpoint.load(ckpt)
     for path in (target, *([f"{target}.json"] if format == "safetensors" else [])):
@@ -158,7 +161,7 @@ def _run(target: str, format: str, path: Path, images: Pixels) -> tuple[Logits, 
         given, answered = Path(folder) / "images.npy", Path(folder) / "answers.npz"
         np.save(given, images)
         # -P: a numpy.py in the current folder is none of ours.
-        command = [sys.executable, "-P", "-W", "ignore", "-m", "imgcls.export.verify"]
+        command = [sys.executable, "-P", "-W", "ignore", "-m", "imgcls.exporters.verify"]
         command += [format, str(path), str(given), str(answered)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         if done.returncode:

@@ -1,4 +1,4 @@
-"""Runs an exported file in a process of its own: `python -m imgcls.export.verify FORMAT FILE IMAGES ANSWERS`.
+"""Runs an exported file in a process of its own: `python -m imgcls.exporters.verify FORMAT FILE IMAGES ANSWERS`.
 
 Knows the file alone, not the checkpoint. Reads images uint8 [n, S, S, 3] from IMAGES (.npy) and writes to ANSWERS
 (.npz) the logits float32 [n, classes] and the model card found in the file.

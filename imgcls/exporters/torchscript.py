@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgcls.export.model import Exportable, reloaded
+from imgcls.exporters.model import Exportable, reloaded
 from imgcls.inference.model import Model
 from imgcls.schema import CARD_NAME
 
