@@ -6,19 +6,64 @@ Knows what is in them, not what a network or a training run is.
 from __future__ import annotations
 
 import os
+import re
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from imgcls.errors import CheckpointError, UsageError
+from imgcls import file_kind
+from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.files import replacing
 from imgcls.registry import EXPORTERS
-from imgcls.schema import FORMAT, ModelCard, check_types
+from imgcls.schema import CARD_NAME, FORMAT, ModelCard, check_types
+
+_FROM_WEIGHTS = "give one made by imgcls train, or start from its weights with imgcls train --weights"
+_SAVE_PLAIN = "where it was made, type torch.save(model.state_dict(), 'weights.pth')"
+_PICKLE_START = 4 << 20  # bytes in which a pickled model has named one of its modules
+
+# What training scripts leave beside the weights, and a word for it. Nothing of it is imported or called: reading makes
+# empty stand-ins, so that the tensors can be had without trusting the file any further.
+SET_ASIDE = {
+    "argparse.Namespace": "Namespace",
+    "types.SimpleNamespace": "SimpleNamespace",
+    "torch.torch_version.TorchVersion": "TorchVersion",
+    **{
+        f"pathlib{module}.{kind}": "path"
+        for module in ("", "._local")
+        for kind in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    },
+    **{f"datetime.{kind}": kind for kind in ("date", "datetime", "time", "timedelta")},
+    **{f"builtins.{kind}": kind for kind in ("dict", "float", "int", "list", "str")},  # a defaultdict's
+    **{f"numpy.{module}.multiarray.scalar": "NumPy scalar" for module in ("core", "_core")},
+    **{f"numpy.{module}.multiarray._reconstruct": "NumPy array" for module in ("core", "_core")},
+    "numpy.ndarray": "NumPy array",
+    "numpy.dtype": "NumPy type",
+}
+
+
+class _StandIn:
+    """Takes whatever a pickle hands to an object, and keeps none of it."""
+
+    def __new__(cls, *_: Any) -> _StandIn:
+        return object.__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _new_dict(*_: Any) -> dict[Any, Any]:
+    """Stand in for `collections.defaultdict`."""
+    return {}
+
+
+_STAND_INS: list[Any] = [(type(word, (_StandIn,), {}), name) for name, word in SET_ASIDE.items()]
+_STAND_INS.append((_new_dict, "collections.defaultdict"))
 
 
 @dataclass(frozen=True)
@@ -66,10 +111,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     if not os.path.isfile(path):
         problem = "is a folder" if os.path.isdir(path) else "no such file"
         raise UsageError(f"{path}: {problem}; name a checkpoint such as runs/…/best.pt")
-    if (kind := Path(path).suffix[1:]) in EXPORTERS:
-        raise CheckpointError(f"{path}: is an exported {kind} file; give the checkpoint it was made from")
-    _check_archive(path)
-    values = load_tensors(path)
+    if (extension := Path(path).suffix[1:]) in EXPORTERS:
+        raise CheckpointError(f"{path}: is an exported {extension} file; give the checkpoint it was made from")
+    if (kind := _check_kind(path)) != "zip":
+        if kind == "pickle":
+            load_tensors(path)  # which knows better what is wrong with it
+        raise CheckpointError(f"{path}: not an imgcls checkpoint, but weights alone; {_FROM_WEIGHTS}")
+    values = _load(path)
     try:
         check_types(values, {"format": int, "imgcls_version": str})
         if values["format"] > FORMAT:
@@ -83,34 +131,91 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         holdout = values["holdout"].numpy()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{path}: not an imgcls checkpoint ({what}); give one made by imgcls train") from error
+        raise CheckpointError(f"{path}: not an imgcls checkpoint ({what}); {_FROM_WEIGHTS}") from error
     check_finite(model, f"{path}")
     known = {*ModelCard.__dataclass_fields__, "model", "holdout"}
     return Checkpoint(card, model, holdout, {name: value for name, value in values.items() if name not in known})
 
 
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read any torch file that holds a dict, tensors and primitives only; nothing in it can run.
+    """Read any file of torch.save or safetensors that holds a dict of tensors; nothing in it can run.
+
+    What training scripts leave beside the weights (`SET_ASIDE`) comes back as objects without content.
 
     Raises:
+        UsageError: a safetensors file, and the package is not installed.
         CheckpointError: it is none, or damaged.
     """
+    kind = _check_kind(path)
+    if kind == "safetensors":
+        return _load_safetensors(path)
+    with torch.serialization.safe_globals(_STAND_INS):
+        values = _load(path)
+    if kind == "pickle" and _stored_bytes(values) > os.path.getsize(path):  # memory that was reserved, not yet touched
+        raise CheckpointError(f"{path}: names larger tensors than it holds; do not trust this file")
+    return values
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            is_archive = file.read(4) == b"PK\x03\x04"  # what torch goes by; older files are plain pickles
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: cannot be read ({reason}); give a file of tensors") from error
-    if is_archive:
-        _check_archive(path)
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol, which the error names too
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler and the zip reader raise anything on strangers' files
-        reason = "it holds more than tensors and plain values" if "weights_only" in str(error).lower() else "damaged"
-        raise CheckpointError(f"{path}: cannot be read safely ({reason}); give a file of tensors") from error
+        raise CheckpointError(f"{path}: {_unread(path, str(error))}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, not a dict of tensors; give a state dict")
     return values
+
+
+def _stored_bytes(values: Any) -> int:
+    """Add up the memory behind all tensors in nested containers, which may hold themselves."""
+    sizes: dict[int, int] = {}
+    pending, seen = [values], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, (list, tuple)):
+            pending += value
+        elif isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
+            sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    return sum(sizes.values())
+
+
+def _unread(path: str | os.PathLike[str], error: str) -> str:
+    """Say why torch refused a file, from its words, which differ between its versions."""
+    named = re.search(r"GLOBAL ([\w.]+)", error)
+    if named or "weights_only" in error.lower():
+        what = f": {named[1]}" if named else ""
+        with open(path, "rb") as file:
+            start = file.read(_PICKLE_START)
+        if re.search(rb"torch\.nn\.modules\.\w", start):  # a module's class, which no state dict has
+            return (
+                f"holds a whole pickled model (it holds more than tensors and plain values{what}), which could run "
+                "code: where it was made, type torch.save(model.state_dict(), 'weights.pth')"
+            )
+        if "Unsupported operand" in error:
+            return f"cannot be read safely (another pickle protocol than torch.save's own); {_SAVE_PLAIN}"
+        return f"cannot be read safely (it holds more than tensors and plain values{what}); {_SAVE_PLAIN}"
+    return "cannot be read safely (damaged or cut short); get the file again"
+
+
+def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise missing_extra("safetensors", "safetensors") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            if CARD_NAME in (file.metadata() or {}):  # as bare weights it would lose its normalisation
+                raise CheckpointError(f"{path}: is an exported safetensors file; give the checkpoint it was made from")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: a safetensors file that is damaged or cut short; get the file again") from error
 
 
 def check_finite(state: dict[str, torch.Tensor], where: str) -> None:
@@ -136,6 +241,23 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _check_kind(path: str | os.PathLike[str]) -> Literal["zip", "pickle", "safetensors"]:
+    """Tell the three kinds of files that can hold weights apart; a CheckpointError names any other."""
+    try:
+        if problem := file_kind.foreign(path):
+            raise CheckpointError(f"{path}: {problem}")
+        if file_kind.is_safetensors(path):
+            return "safetensors"
+        with open(path, "rb") as file:
+            is_archive = file.read(4) == file_kind.TORCH_ZIP  # what torch goes by; older files are plain pickles
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: cannot be read ({reason}); give a file of tensors") from error
+    if is_archive:
+        _check_archive(path)
+    return "zip" if is_archive else "pickle"
 
 
 def _check_archive(path: str | os.PathLike[str]) -> None:

@@ -128,7 +128,7 @@ def build(
         try:
             head = pretrained.apply(start, network, classes, preprocess)
         except CheckpointError as error:
-            raise CheckpointError(f"{start.pretrained.used}: {error}; give the --arch it was made for") from error
+            raise CheckpointError(f"{start.pretrained.used}: {error}") from error
         said = f"starting from {start.pretrained.used}: {head}"
         prepared = replace(prepared, start=replace(start, state=None))  # not kept in memory for the whole run
     if last is not None:
@@ -220,6 +220,8 @@ def _choose_stem(config: TrainConfig, size: int, start: pretrained.Start, last: 
         return Choice("stem", config.stem, "as asked")
     if start.card is not None:
         return Choice("stem", start.card.arch_options["stem"], "that of --weights")
+    if start.stem == "small":
+        return Choice("stem", "small", "the first convolution of --weights is 3x3")
     if start.pretrained.used is not None:
         return Choice("stem", "standard", "that of the weights")
     if not has_small_stem(config.data.arch):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from torch import nn
 from imgcls import checkpoint
 from imgcls.download import download
 from imgcls.errors import CheckpointError, UsageError, WriteError
-from imgcls.models.build import State, head, load_state
-from imgcls.models.torchvision_networks import AUXILIARY, Recipe, recipe
+from imgcls.models import fit
+from imgcls.models.build import build_network, has_small_stem, head, load_state, size_problem
+from imgcls.models.torchvision_networks import Recipe, recipe
 from imgcls.registry import ARCHITECTURES
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 SMALLEST_INPUT = 96  # pixels; below it published weights are not looked for unless asked
+LARGE_INPUT = 224  # pixels, which every architecture takes
 
-# Names in published files that are older than torchvision's networks: densenet's and vision transformers'.
-_RENAMES = (
-    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)"), r"\1\2"),
-    (re.compile(r"(\.mlp\.)linear_1\."), r"\g<1>0."),
-    (re.compile(r"(\.mlp\.)linear_2\."), r"\g<1>3."),
+# Modules by which timm's networks are known from torchvision's.
+_TIMM = re.compile(
+    r"(^|\.)(conv_stem|conv_head|patch_embed|stages\.\d+\.blocks|blocks\.\d+\.attn|downsample\.reduction)\."
 )
 
 
@@ -39,13 +39,15 @@ class Start:
 
     Attributes:
         pretrained: what was asked for and used, and why; goes into the checkpoint.
-        state: tensors by the network's own keys, or None: from scratch.
+        state: what the file holds, with the network's tensors somewhere in it; None: from scratch.
+        stem: "small" where the file's first convolution is that of `--stem small`.
         card: of the imgcls checkpoint the state came from, if it did.
         notes: sentences for the user.
     """
 
     pretrained: Pretrained
-    state: State | None = None
+    state: Mapping[Any, Any] | None = None
+    stem: str = "standard"
     card: ModelCard | None = None
     notes: tuple[str, ...] = ()
 
@@ -90,20 +92,20 @@ def choose(arch: str, asked: bool | None, size: int, say: Callable[[str], None] 
         checkpoint.check_finite(values, str(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: the cached file of {found.name} is damaged; delete it") from error
-    state = renamed(values)
     notes = (f"{found.name} has a licence of its own: {found.license}",) if found.license else ()
-    return Start(Pretrained(asked=word, used=f"torchvision {found.name}", reason=where), state=state, notes=notes)
+    return Start(Pretrained(asked=word, used=f"torchvision {found.name}", reason=where), state=values, notes=notes)
 
 
 def from_file(path: str, arch: str) -> Start:
-    """Read `--weights`: an imgcls checkpoint of the same architecture, or a bare state dict.
+    """Read `--weights`: an imgcls checkpoint of the same architecture, or a file that has a state dict in it.
 
     Raises:
-        UsageError: no such file.
-        CheckpointError: another architecture, not a dict of tensors, or NaN weights.
+        UsageError: no such file, or a package to read it is not installed.
+        CheckpointError: another architecture, another kind of file, or no tensors.
     """
     if not os.path.isfile(path):
-        raise UsageError(f"--weights {path}: no such file; give a state dict or an imgcls checkpoint")
+        problem = "is a folder; give a file in it" if os.path.isdir(path) else "no such file; give a file"
+        raise UsageError(f"--weights {path}: {problem}, such as a state dict or an imgcls checkpoint")
     values = checkpoint.load_tensors(path)
     if "imgcls_version" in values:
         loaded = checkpoint.load(path)
@@ -113,36 +115,56 @@ def from_file(path: str, arch: str) -> Start:
             )
         used, reason = f"imgcls checkpoint {path}", f"--weights; trained on {len(loaded.card.classes)} classes"
         return Start(Pretrained(asked=path, used=used, reason=reason), state=loaded.model, card=loaded.card)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(values.get(wrapper), dict):
-            values = values[wrapper]
-    checkpoint.check_finite(values, f"--weights {path}")
-    return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=renamed(values))
+    parts = fit.parts(values)
+    if not parts:
+        checkpoint.check_finite(values, f"--weights {path}")
+        raise CheckpointError(f"--weights {path}: is an empty dict; give a state dict")
+    first = {
+        tuple(tensor.shape[1:])
+        for part in parts.values()
+        for name, tensor in part.items()
+        if f".{name}".endswith(".conv1.weight") and tensor.dim() == 4 and tensor.shape[1] == 3
+    }
+    stem = "small" if first == {(3, 3, 3)} and has_small_stem(arch) else "standard"
+    return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=values, stem=stem)
 
 
 def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess: Preprocess) -> str:
     """Load the start's state into a fresh network; all but the head, which fits only the same classes.
 
     Returns:
-        What happened to the head, for the user.
+        How the weights were found and what happened to the head, for the user.
 
     Raises:
-        CheckpointError: something other than the head differs.
+        CheckpointError: something other than the head differs; with what to type, where that is known.
     """
     assert start.state is not None
     name, _ = head(network)
+    notes: tuple[str, ...] = ()
+    if start.card is None:
+        found = fit.find(start.state, network)
+        state, notes = _as_float32(found.state, network), found.notes
+    else:
+        state = dict(start.state)
     # Files older than torch 0.4.1 lack the counters of BatchNorm, as do some published ones.
     counters = {key: value for key, value in network.state_dict().items() if key.endswith(".num_batches_tracked")}
-    state = _resized(counters | dict(start.state), network, preprocess)
-    if start.card is not None and set(start.card.classes) == set(classes) and len(start.card.classes) == len(classes):
-        rows = torch.tensor([start.card.classes.index(class_name) for class_name in classes])
-        for part in ("weight", "bias"):
-            if len(state.get(f"{name}.{part}", ())) == len(rows):
-                state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]
-        load_state(network, state)
-        return "head taken over: the classes are the same"
-    load_state(network, state, but=name)
-    return f"new head for {len(classes)} classes"
+    state = _resized(counters | state, network, preprocess)
+    try:
+        if (
+            start.card is not None
+            and set(start.card.classes) == set(classes)
+            and len(start.card.classes) == len(classes)
+        ):
+            rows = torch.tensor([start.card.classes.index(class_name) for class_name in classes])
+            for part in ("weight", "bias"):
+                if len(state.get(f"{name}.{part}", ())) == len(rows):
+                    state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]
+            load_state(network, state)
+            return "head taken over: the classes are the same"
+        load_state(network, state, but=name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_advice(start.state, name, preprocess)}") from error
+    return "; ".join((*notes, f"new head for {len(classes)} classes"))
 
 
 def fetch(url: str, say: Callable[[str], None] = lambda text: None) -> tuple[Path, str]:
@@ -165,12 +187,39 @@ def fetch(url: str, say: Callable[[str], None] = lambda text: None) -> tuple[Pat
     return path, "fetched"
 
 
-def renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """Bring the keys of torchvision's files up to date: old names, no auxiliary heads."""
-    kept = {key: value for key, value in values.items() if not key.startswith(AUXILIARY)}
-    for pattern, now in _RENAMES:
-        kept = {pattern.sub(now, key): value for key, value in kept.items()}
-    return kept
+def _as_float32(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Refuse values that are no numbers of their own (quantised, NaN); bring other precisions to float32."""
+    checkpoint.check_finite(state, "its state dict")
+    own = network.state_dict()
+    for key, tensor in state.items():
+        if key in own and own[key].is_floating_point() and tensor.dtype not in (torch.float32, *fit.CONVERTED):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{key} is {kind}, as quantised weights are; give the weights before that")
+    state = {key: tensor.float() if tensor.dtype in fit.CONVERTED else tensor for key, tensor in state.items()}
+    checkpoint.check_finite(state, "its state dict in float32")  # float64 reaches further
+    return state
+
+
+def _advice(values: Mapping[Any, Any], head_name: str, preprocess: Preprocess) -> str:
+    """Say which architecture of ours a file fits, or else what may differ and what the file's names are."""
+    names = [name for part in fit.parts(values).values() for name in part]
+    ruled_out = set()
+    for arch in ARCHITECTURES:
+        family = re.split(r"[\d_]", arch)[0]
+        if family in ruled_out or family == "regnet":  # which cannot be built without its memory
+            continue
+        for stem in ("standard", "small") if has_small_stem(arch) else ("standard",):
+            with torch.device("meta"):
+                size = LARGE_INPUT if size_problem(arch, preprocess.size) else preprocess.size
+                network = build_network(arch, 2, size, stem=stem)
+            if fit.fits(values, network):
+                return f"these are the weights of {arch}: type --arch {arch}" + " --stem small" * (stem == "small")
+        if published(arch) and not any(f".{name}".endswith(f".{next(iter(network.state_dict()))}") for name in names):
+            ruled_out.add(family)
+    timm = " (timm's, where imgcls has torchvision's)" if any(_TIMM.search(name) for name in names) else ""
+    return (
+        f"only the head, {head_name}, may differ; the file's names begin with {', '.join(map(repr, names[:3]))}{timm}"
+    )
 
 
 def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) -> dict[str, Any]:
