@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import dataclasses
+import datetime
 import os
 import pickle
 import resource
 import struct
 import tracemalloc
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from imgcls import checkpoint
@@ -294,6 +299,86 @@ def test_nothing_in_a_file_runs(
     assert not mark.exists()
     torch.load(path, weights_only=False) if form == "zip" else None
     assert mark.exists() == (form == "zip")  # the file is as bad as it claims to be
+
+
+class Settings:
+    """A plain class of somebody's script."""
+
+
+LEFT_BESIDE = {
+    "args": argparse.Namespace(lr=0.1, out=Path("out"), inner=argparse.Namespace()),
+    "space": types.SimpleNamespace(lr=0.1),
+    "best": np.float64(0.9),
+    "curve": np.arange(3),
+    "when": datetime.datetime(2026, 1, 2),
+    "history": collections.defaultdict(list, {"loss": [0.1]}),
+    "torch": torch.__version__,
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_training_scripts_leave_beside_the_weights_is_set_aside(zipped: bool, tmp_path: Path) -> None:
+    """Nothing of it is made: neither their classes nor their values come back."""
+    path, weight = tmp_path / "stranger.pth", torch.arange(6.0)
+    torch.save({"model": {"weight": weight}, **LEFT_BESIDE}, path, _use_new_zipfile_serialization=zipped)
+    allowed = set(torch.serialization.get_safe_globals())
+    read = checkpoint.load_tensors(path)
+    assert set(torch.serialization.get_safe_globals()) == allowed
+    assert torch.equal(read["model"]["weight"], weight)
+    for name in LEFT_BESIDE.keys() - {"history"}:
+        assert type(read[name]).__module__ == "imgcls.checkpoint", name
+        assert not vars(read[name])
+    assert type(read["history"]) is dict
+    assert "it holds more than tensors and plain values: " in refused(path, checkpoint._load)  # a checkpoint has none
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_runs_in_what_is_set_aside(zipped: bool, tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "stranger.pth"
+    torch.save({"args": argparse.Namespace(lr=Harm(mark))}, path, _use_new_zipfile_serialization=zipped)
+    assert "posix.mkdir" in refused(path, checkpoint.load_tensors)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_whole_pickled_model_is_called_that(zipped: bool, wrapped: bool, tmp_path: Path) -> None:
+    path, model = tmp_path / "model.pth", torch.nn.Sequential(torch.nn.Linear(2, 2))
+    torch.save({"epoch": 3, "model": model} if wrapped else model, path, _use_new_zipfile_serialization=zipped)
+    for load in (checkpoint.load, checkpoint.load_tensors):
+        message = refused(path, load)
+        assert "holds a whole pickled model" in message
+        assert "torch.nn.modules.container.Sequential" in message
+        assert "torch.save(model.state_dict(), 'weights.pth')" in message
+
+
+def test_an_object_that_cannot_be_read_safely_is_named(tmp_path: Path) -> None:
+    torch.save({"settings": Settings()}, tmp_path / "w.pth")
+    assert f": {__name__}.Settings)" in refused(tmp_path / "w.pth", checkpoint.load_tensors)
+    torch.save({"weight": torch.ones(2)}, tmp_path / "w.pth", pickle_protocol=4)
+    assert "another pickle protocol" in refused(tmp_path / "w.pth", checkpoint.load_tensors)
+
+
+def test_weights_without_a_card_are_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    torch.save(example().model, path, _use_new_zipfile_serialization=False)
+    assert "start from its weights with imgcls train --weights" in refused(path)
+    path.write_bytes(safetensors.torch.save(example().model))
+    assert "start from its weights with imgcls train --weights" in refused(path)
+
+
+def test_memory_that_an_old_file_asks_for_and_does_not_fill_is_refused(tmp_path: Path) -> None:
+    """256 MiB named in 1 kB, in a list of storages to read that is empty: torch reserves them and reads nothing."""
+    path = tmp_path / "old.pth"
+    torch.save({"weight": torch.zeros(4)}, path, _use_new_zipfile_serialization=False)
+    raw = path.read_bytes()
+    place = raw.index(b"X\x03\x00\x00\x00cpu")
+    number = raw.index(b"K\x04", place)  # of elements
+    raw = raw[:number] + b"J" + struct.pack("<i", 1 << 26) + raw[number + 2 :]
+    end = raw.rindex(b"\x80\x02]")
+    path.write_bytes(raw[:end] + b"\x80\x02].")
+    assert path.stat().st_size < 1024
+    assert "names larger tensors than it holds" in refused(path, checkpoint.load_tensors)
 
 
 @pytest.mark.parametrize("load", [checkpoint.load, checkpoint.load_tensors])

@@ -27,6 +27,19 @@ from imgcls.schema import ModelCard, Preprocess, Pretrained
 SMALLEST_INPUT = 96  # pixels; below it published weights are not looked for unless asked
 LARGE_INPUT = 224  # pixels, which every architecture takes
 
+# How the first tensor of torchvision's families is called: to guess whose weights a file has without building all 80
+# networks, which takes seven seconds. regnet is not there: it cannot be built without its memory.
+FIRST_NAMES = {
+    "alexnet": ".features.0.weight",
+    "convnext": ".features.0.0.weight",
+    "densenet": ".features.conv0.weight",
+}
+FIRST_NAMES |= {"efficientnet": ".features.0.0.weight", "googlenet": ".conv1.conv.weight", "vit": ".class_token"}
+FIRST_NAMES |= {"inception": ".Conv2d_1a_3x3.conv.weight", "maxvit": ".stem.0.0.weight", "mnasnet": ".layers.0.weight"}
+FIRST_NAMES |= {"mobilenet": ".features.0.0.weight", "resnet": ".conv1.weight", "resnext": ".conv1.weight"}
+FIRST_NAMES |= {"shufflenet": ".conv1.0.weight", "squeezenet": ".features.0.weight", "swin": ".features.0.0.weight"}
+FIRST_NAMES |= {"vgg": ".features.0.weight", "wide": ".conv1.weight"}
+
 # Modules by which timm's networks are known from torchvision's.
 _TIMM = re.compile(
     r"(^|\.)(conv_stem|conv_head|patch_embed|stages\.\d+\.blocks|blocks\.\d+\.attn|downsample\.reduction)\."
@@ -115,17 +128,10 @@ def from_file(path: str, arch: str) -> Start:
             )
         used, reason = f"imgcls checkpoint {path}", f"--weights; trained on {len(loaded.card.classes)} classes"
         return Start(Pretrained(asked=path, used=used, reason=reason), state=loaded.model, card=loaded.card)
-    parts = fit.parts(values)
-    if not parts:
+    if not fit.parts(values):
         checkpoint.check_finite(values, f"--weights {path}")
         raise CheckpointError(f"--weights {path}: is an empty dict; give a state dict")
-    first = {
-        tuple(tensor.shape[1:])
-        for part in parts.values()
-        for name, tensor in part.items()
-        if f".{name}".endswith(".conv1.weight") and tensor.dim() == 4 and tensor.shape[1] == 3
-    }
-    stem = "small" if first == {(3, 3, 3)} and has_small_stem(arch) else "standard"
+    stem = _stem(values, arch)
     return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=values, stem=stem)
 
 
@@ -163,7 +169,12 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
             return "head taken over: the classes are the same"
         load_state(network, state, but=name)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; {_advice(start.state, name, preprocess)}") from error
+        if start.card is None:
+            advice = _advice(start.state, name, preprocess)
+        else:
+            stem = start.card.arch_options.get("stem", "standard")
+            advice = f"it was trained with --size {start.card.preprocess.size} --stem {stem}"
+        raise CheckpointError(f"{error}; {advice}") from error
     return "; ".join((*notes, f"new head for {len(classes)} classes"))
 
 
@@ -200,26 +211,33 @@ def _as_float32(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
     return state
 
 
+def _stem(values: Mapping[Any, Any], arch: str) -> str:
+    """Return the stem that a file's first convolution is of: the only one that takes three channels."""
+    kernels = {
+        tuple(tensor.shape[2:])
+        for part in fit.parts(values).values()
+        for name, tensor in part.items()
+        if f".{name}".endswith(".conv1.weight") and tensor.dim() == 4 and tensor.shape[1] == 3
+    }
+    return "small" if has_small_stem(arch) and kernels == {(3, 3)} else "standard"
+
+
 def _advice(values: Mapping[Any, Any], head_name: str, preprocess: Preprocess) -> str:
     """Say which architecture of ours a file fits, or else what may differ and what the file's names are."""
     names = [name for part in fit.parts(values).values() for name in part]
-    ruled_out = set()
     for arch in ARCHITECTURES:
-        family = re.split(r"[\d_]", arch)[0]
-        if family in ruled_out or family == "regnet":  # which cannot be built without its memory
+        first = FIRST_NAMES.get(re.split(r"[\d_]", arch)[0]) if published(arch) else ""
+        if first is None or not any(f".{name}".endswith(first) for name in names):
             continue
-        for stem in ("standard", "small") if has_small_stem(arch) else ("standard",):
-            with torch.device("meta"):
-                size = LARGE_INPUT if size_problem(arch, preprocess.size) else preprocess.size
-                network = build_network(arch, 2, size, stem=stem)
-            if fit.fits(values, network):
-                return f"these are the weights of {arch}: type --arch {arch}" + " --stem small" * (stem == "small")
-        if published(arch) and not any(f".{name}".endswith(f".{next(iter(network.state_dict()))}") for name in names):
-            ruled_out.add(family)
+        stem = _stem(values, arch)
+        size = LARGE_INPUT if size_problem(arch, preprocess.size) else preprocess.size
+        with torch.device("meta"):
+            network = build_network(arch, 2, size, stem=stem)
+        if fit.fits(values, network):
+            return f"these are the weights of {arch}: type --arch {arch}" + " --stem small" * (stem == "small")
     timm = " (timm's, where imgcls has torchvision's)" if any(_TIMM.search(name) for name in names) else ""
-    return (
-        f"only the head, {head_name}, may differ; the file's names begin with {', '.join(map(repr, names[:3]))}{timm}"
-    )
+    begin = ", ".join(map(repr, names[:3]))
+    return f"only the head, {head_name}, may differ; the file's names begin with {begin}{timm}"
 
 
 def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) -> dict[str, Any]:

@@ -20,17 +20,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 from torch import nn
 
 from imgcls import checkpoint, download
-from imgcls.errors import CheckpointError, Exit
+from imgcls.errors import CheckpointError, Exit, UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import Classifier, build_network, head
 from imgcls.models.pretrained import Start, apply, choose, fetch, from_file
 from imgcls.models.torchvision_networks import recipe
-from imgcls.schema import ModelCard, Preprocess, Pretrained
+from imgcls.schema import CARD_NAME, ModelCard, Preprocess, Pretrained
 
 ARCH = "shufflenet_v2_x0_5"  # 1.4 million weights with its 1000 classes, the fewest of all but one
 CLASSES = ("ant", "bee", "cat")
@@ -428,7 +429,8 @@ def test_a_bare_or_wrapped_state_dict_starts_all_but_the_head(wrapper: str | Non
     start = from_file(str(path), ARCH)
     assert start.pretrained == Pretrained(asked=str(path), used=f"state dict {path}", reason="--weights")
     network = build_network(ARCH, 3, 224)
-    assert apply(start, network, CLASSES, PREPROCESS) == "new head for 3 classes"
+    said = apply(start, network, CLASSES, PREPROCESS)
+    assert said == (f"read from its key '{wrapper}'; " if wrapper else "") + "new head for 3 classes"
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
 
@@ -506,9 +508,9 @@ def test_weights_for_another_stem_do_not_fit(tmp_path: Path) -> None:
     _, path = trained(tmp_path, CLASSES, arch="resnet18", stem="small")
     network = build_network("resnet18", 3, 224)
     start = from_file(path, "resnet18")
-    assert "conv1.weight is [64, 3, 3, 3], not [64, 3, 7, 7]" in refused(
-        lambda: apply(start, network, CLASSES, PREPROCESS)
-    )
+    message = refused(lambda: apply(start, network, CLASSES, PREPROCESS))
+    assert "conv1.weight is [64, 3, 3, 3], not [64, 3, 7, 7]" in message
+    assert message.endswith("it was trained with --size 32 --stem small")
 
 
 def test_a_position_embedding_that_is_no_square_is_named(tmp_path: Path) -> None:
@@ -528,6 +530,8 @@ def test_a_position_embedding_that_is_no_square_is_named(tmp_path: Path) -> None
         ({"fc.weight": torch.tensor([1.0, float("nan")])}, "fc.weight has NaN or infinite values"),
         ({"fc.weight": "heavy"}, "fc.weight is str, not a tensor"),
         ({7: torch.zeros(2)}, "7 is no name of a tensor"),
+        ({}, "is an empty dict"),
+        ({"fc.weight": np.zeros(2, np.float32)}, "fc.weight is NumPy array, not a tensor"),
         ({"fc.weight": torch.zeros(1).expand(10**12)}, "fc.weight is no plain tensor"),
         ([torch.zeros(2)], "holds list, not a dict"),
         (torch.zeros(2), "holds Tensor, not a dict"),
@@ -535,7 +539,10 @@ def test_a_position_embedding_that_is_no_square_is_named(tmp_path: Path) -> None
 )
 def test_what_is_no_state_dict_is_refused(content: Any, problem: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    assert problem in refused(lambda: from_file(str(tmp_path / "weights.pth"), ARCH))
+    network = build_network(ARCH, 3, 224)
+    assert problem in refused(
+        lambda: apply(from_file(str(tmp_path / "weights.pth"), ARCH), network, CLASSES, PREPROCESS)
+    )
 
 
 def test_a_forged_head_is_a_difference_like_any_other(tmp_path: Path) -> None:
@@ -550,6 +557,30 @@ def test_a_forged_head_is_a_difference_like_any_other(tmp_path: Path) -> None:
     start = from_file(path, "small-cnn")
     message = refused(lambda: apply(start, network, CLASSES, SMALL))
     assert "10.weight is [2, 128], not [3, 128]" in message
+
+
+def test_a_safetensors_file_starts_a_network(tmp_path: Path) -> None:
+    source, path = theirs(), tmp_path / "model.safetensors"
+    state = {f"model.{key}": value.contiguous() for key, value in source.state_dict().items()}
+    path.write_bytes(safetensors.torch.save(state))
+    network = build_network(ARCH, 3, 224)
+    said = apply(from_file(str(path), ARCH), network, CLASSES, PREPROCESS)
+    assert said == "names without 'model.'; new head for 3 classes"
+    assert equal(all_but_the_head(network), all_but_the_head(source))
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert "a safetensors file that is damaged or cut short" in refused(lambda: from_file(str(path), ARCH))
+
+
+def test_an_exported_safetensors_file_would_lose_its_normalisation(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(safetensors.torch.save({"weight": torch.ones(2)}, {CARD_NAME: "{}"}))
+    assert "give the checkpoint it was made from" in refused(lambda: from_file(str(path), ARCH))
+
+
+@pytest.mark.parametrize(("name", "problem"), [("", "is a folder"), ("none.pth", "no such file")])
+def test_no_file_is_an_error_of_usage(name: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=problem):
+        from_file(str(tmp_path / name), ARCH)
 
 
 def test_a_zip_bomb_is_no_weights(tmp_path: Path) -> None:
