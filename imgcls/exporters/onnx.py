@@ -27,6 +27,7 @@ def write(exported: Exportable, path: Path) -> None:
         ExportError: the weights exceed what one ONNX file can hold.
     """
     try:
+        import onnx
         import onnxruntime  # noqa: F401 - the verification needs it; better said before the work than after
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
@@ -51,6 +52,10 @@ def write(exported: Exportable, path: Path) -> None:
             verbose=False,
         )
     assert graph is not None
+    # torch writes the newest IR version that it knows (10); with the lowest that the operators allow (9 for opset 20),
+    # older programs read the same file: onnxruntime 1.17 refuses 10.
+    imports = [onnx.helper.make_opsetid(*imported) for imported in graph.model.opset_imports.items()]
+    graph.model.ir_version = onnx.helper.find_min_ir_version_for(imports)
     metadata = graph.model.metadata_props
     metadata[CARD_NAME] = exported.description
     metadata[HOLDOUT] = base64.b64encode(exported.holdout.astype("<i8").tobytes()).decode("ascii")

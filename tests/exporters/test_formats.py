@@ -202,6 +202,14 @@ def test_the_description_of_safetensors_lies_beside_it_too(exports: Path) -> Non
     assert beside.endswith("}\n")
 
 
+def test_an_onnx_file_asks_for_no_newer_format_than_its_operators_do(exports: Path) -> None:
+    """IR version 9 is that of opset 20; torch writes 10, which onnxruntime 1.17 and its like refuse."""
+    model = onnx.load(exports / "model.onnx")
+    assert [(imported.domain, imported.version) for imported in model.opset_import] == [("", 20)]
+    assert model.ir_version == 9
+    onnx.checker.check_model(model, full_check=True)
+
+
 def test_the_onnx_network_is_called_by_its_names(exports: Path, floats: Path) -> None:
     for folder, kind in ((exports, "tensor(uint8)"), (floats, "tensor(float)")):
         onnx.checker.check_model(folder / "model.onnx")
