@@ -102,6 +102,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{folded[matches[0]]}'?)" if matches else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def missing_extra(package: str, extra: str) -> UsageError:
     """Return the error for an optional package that is not installed."""
     return UsageError(f"{package} is not installed: type pip install 'imgcls[{extra}]'")

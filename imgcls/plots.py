@@ -16,6 +16,7 @@ import numpy.typing as npt
 from matplotlib import font_manager
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from imgcls.files import replacing
 from imgcls.schema import BinaryReport
@@ -37,8 +38,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(temporary, format="png")
 
 
-def curves(history: Sequence[dict[str, Any]]) -> Figure:
-    """Draw loss, accuracy and learning rate over the epochs of metrics.jsonl."""
+def curves(history: Sequence[dict[str, Any]], best: int | None = None) -> Figure:
+    """Draw loss, accuracy and learning rate over the epochs of metrics.jsonl.
+
+    Args:
+        history: its lines.
+        best: the epoch that was kept, to be marked.
+    """
     figure = Figure(figsize=(12, 3.6), layout="constrained", dpi=110)
     epochs = [row["epoch"] for row in history]
     loss, accuracy, rate = figure.subplots(1, 3)
@@ -49,14 +55,26 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
                 plotted = [math.nan if value is None else value for value in values]
                 axis.plot(epochs, plotted, marker="o" if len(epochs) < 30 else "", markersize=3, label=split)
         axis.set_title(name)
-        if axis.get_lines():
-            axis.legend()
-    rate.plot(epochs, [row["lr"] for row in history], color="tab:gray")
+    rates = [row["lr"] for row in history]
+    rate.plot(epochs, rates, marker="o" if len(epochs) < 30 else "", markersize=3, color="tab:gray")
     rate.set_title("learning rate")
-    accuracy.set_ylim(0, 1.02)
+    if min(rates) > 0 and max(rates) >= 100 * min(rates):
+        rate.set_yscale("log")
+    else:
+        rate.set_ylim(bottom=0)
+    accuracy.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    known = [row[key] for row in history for key in ("train_acc", "val_acc") if row[key] is not None]
+    if known:  # two points of room at least, so that nothing looks like a leap that is none
+        room = max(0.02, 0.08 * (max(known) - min(known)))
+        accuracy.set_ylim(max(-0.004, min(known) - room), min(1.004, max(known) + room))
     for axis in (loss, accuracy, rate):
+        if best is not None:
+            axis.axvline(best, color="tab:green", linestyle="--", linewidth=1, label=f"best: epoch {best}")
+        if axis.get_lines() and axis is not rate:
+            axis.legend()
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     return figure
 
@@ -79,33 +97,44 @@ def contact_sheet(images: Pixels, labels: Sequence[int], classes: Sequence[str])
 
 @dataclass(frozen=True)
 class Examples:
-    """Predictions to be drawn: pictures uint8 [n, height, width, 3], and for each its classes and confidence."""
+    """Predictions to be drawn: pictures uint8 [n, height, width, 3], and for each its classes, confidence and file."""
 
     heading: str
     images: Pixels
     labels: Sequence[int]
     predicted: Sequence[int]
     confidence: Sequence[float]
+    files: Sequence[str]
 
 
-def examples(sections: Sequence[Examples], classes: Sequence[str]) -> Figure:
-    """Draw predictions section by section, each picture under its true and its predicted class."""
+def examples(sections: Sequence[Examples], classes: Sequence[str], caption: str = "") -> Figure:
+    """Draw predictions section by section, each picture under its file, its true and its predicted class."""
     names, note = readable(classes, longest=16)
     rows = [-(-len(section.images) // 6) for section in sections]
-    heights = [2.2 * count + 0.5 for count in rows]
-    figure = Figure(figsize=(12, sum(heights)), layout="constrained", dpi=110)
+    heights = [2.3 * count + 0.5 for count in rows]
+    figure = Figure(figsize=(12, sum(heights) + 0.3 * bool(caption)), layout="constrained", dpi=110)
     parts = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False)
     for part, section in zip(parts[:, 0], sections, strict=True):
         part.suptitle(section.heading + (f"   ({note})" if note else ""), fontsize=11, parse_math=False)
         titles = [
-            f"true: {names[label]}\npredicted ({confidence:.0%}): {names[answer]}"
-            for label, answer, confidence in zip(section.labels, section.predicted, section.confidence, strict=True)
+            f"{shortened(drawable(file), 24)}\n"
+            f"true: {names[label]}\npredicted ({100 * confidence:.1f} %): {names[answer]}"
+            for file, label, answer, confidence in zip(
+                section.files, section.labels, section.predicted, section.confidence, strict=True
+            )
         ]
         _grid(part, section.images, titles, columns=6)
+    _captioned(figure, caption)
     return figure
 
 
-def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+def confusion(
+    counts: Sequence[Sequence[int]],
+    classes: Sequence[str],
+    title: str,
+    caption: str = "",
+    images: Sequence[int] | None = None,
+) -> Figure:
     """Draw a confusion matrix: a row for each true class, coloured by shares of the row, with counts where they fit.
 
     The colours follow the root of the share, so that rare mistakes are seen among many classes.
@@ -113,10 +142,13 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: st
     Args:
         counts: (i, j) counts images of class i predicted as class j.
         classes: names; above 200 there is no room for them, and indices are drawn.
-        title: what was evaluated.
+        title: what was found.
+        caption: what was evaluated.
+        images: of each class, where these are some of the classes only; None: the sums of the rows.
     """
     table = np.asarray(counts, dtype=np.int64)
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    whole = table.sum(axis=1) if images is None else np.asarray(images)
+    share = table / np.maximum(whole, 1)[:, None]
     cell = min(0.7, 16 / len(classes))  # inches
     side = cell * len(classes)
     names, note = readable(classes)
@@ -143,10 +175,11 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: st
             if count or len(classes) <= 12:
                 colour = "white" if share[row, column] > 0.3 else "black"
                 axis.text(column, row, str(count), ha="center", va="center", fontsize=size, color=colour)
+    _captioned(figure, caption)
     return figure
 
 
-def roc(report: BinaryReport, classes: Sequence[str], title: str) -> Figure:
+def roc(report: BinaryReport, classes: Sequence[str], title: str, caption: str = "") -> Figure:
     """Draw the ROC curve of a two-class evaluation, with the point of its threshold."""
     names, note = readable(classes, longest=16)
     positive, negative = (names[classes.index(name)] for name in (report.positive, report.negative))
@@ -168,6 +201,7 @@ def roc(report: BinaryReport, classes: Sequence[str], title: str) -> Figure:
     axis.set_aspect("equal")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
+    _captioned(figure, caption)
     return figure
 
 
@@ -184,11 +218,21 @@ def readable(classes: Sequence[str], longest: int = 24) -> tuple[list[str], str]
             names.append(f"class {index}")
             unknown = True
         else:
-            half = (longest - 1) // 2
-            names.append(name if len(name) <= longest else f"{name[:half]}…{name[-half:]}")
+            names.append(shortened(name, longest))
     twins = Counter(names)
     names = [f"{label} ({index})" if twins[label] > 1 else label for index, label in enumerate(names)]
     return names, "class N: no installed font has the letters of its name" if unknown else ""
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut a long text in the middle."""
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
+def drawable(path: str) -> str:
+    """Return a path with "?" for each letter that no installed font has: a pattern that the shell completes."""
+    return "".join(letter if letter.isprintable() and ord(letter) in _characters() else "?" for letter in path)
 
 
 @functools.cache
@@ -202,6 +246,13 @@ def _characters() -> set[int]:
     """Return the code points that the fonts cover."""
     files = [font_manager.findfont(family) for family in _families()]
     return {code for file in files for code in font_manager.get_font(file).get_charmap()}
+
+
+def _captioned(figure: Figure, caption: str) -> None:
+    """Write below a picture what it is of."""
+    if caption:
+        text: dict[str, Any] = {"fontsize": 6.5, "fontfamily": _families(), "color": "dimgray", "parse_math": False}
+        figure.supxlabel(caption, **text)
 
 
 def _grid(figure: Figure | SubFigure, images: Pixels, titles: Sequence[str], columns: int) -> None:

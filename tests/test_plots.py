@@ -53,6 +53,57 @@ def test_what_is_not_known_is_not_drawn() -> None:
     assert second == 0.4
 
 
+def test_the_best_epoch_is_marked() -> None:
+    figure = curves([row(1), row(2), row(3)], best=2)
+    for axis in figure.axes:
+        (mark,) = (line for line in axis.get_lines() if line.get_label() == "best: epoch 2")
+        assert np.asarray(mark.get_xdata()).tolist() == [2, 2]
+    assert not any("best" in label for curve in drawn(curves([row(1), row(2)])).values() for label in curve)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "low", "high", "ticks"),
+    [
+        ([0.993, 0.996, 1.0], 0.973, 1.004, {"99 %", "99.5 %", "100 %"}),
+        ([0.5, 0.5, 0.5], 0.48, 0.52, {"49 %", "50 %", "51 %"}),
+        ([0.1, 0.5, 0.9], 0.036, 0.964, {"20 %", "80 %"}),
+        ([0.0, 0.0, 0.0], -0.004, 0.02, {"0 %", "1 %"}),
+    ],
+)
+def test_the_accuracy_fills_its_axis_and_is_in_percent(
+    tmp_path: Path, accuracies: list[float], low: float, high: float, ticks: set[str]
+) -> None:
+    """No tick above 100 %, below 0 %, or between two epochs."""
+    history = [row(epoch, train_acc=None, val_acc=share) for epoch, share in enumerate(accuracies, start=1)]
+    figure = curves(history)
+    save(figure, tmp_path / "curves.png")
+    axis = figure.axes[1]
+    assert axis.get_ylim() == pytest.approx((low, high))
+    shown = [
+        label.get_text() for label, y in zip(axis.get_yticklabels(), axis.get_yticks(), strict=True) if low <= y <= high
+    ]
+    assert ticks <= set(shown)
+    assert all(0 <= float(text.removesuffix(" %")) <= 100 for text in shown)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7])
+def test_epochs_are_whole_numbers(epochs: int) -> None:
+    for axis in curves([row(epoch) for epoch in range(1, epochs + 1)]).axes:
+        inside = [tick for tick in axis.get_xticks() if 0.5 <= tick <= epochs + 0.5]
+        assert inside
+        assert all(tick == round(tick) for tick in inside)
+
+
+@pytest.mark.parametrize(
+    ("rates", "scale"),
+    [([0.1, 0.01, 1e-3], "log"), ([0.1, 0.05, 0.01], "linear"), ([0.1, 0.1], "linear"), ([0.1, 0.0], "linear")],
+)
+def test_a_learning_rate_over_decades_is_drawn_in_decades(rates: list[float], scale: str) -> None:
+    axis = curves([row(epoch, lr=lr) for epoch, lr in enumerate(rates, start=1)]).axes[2]
+    assert axis.get_yscale() == scale
+    assert scale == "log" or axis.get_ylim()[0] == 0
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("history", [[row(1)], [row(epoch) for epoch in range(1, 101)]], ids=["one", "hundred"])
 def test_curves_of_any_length_are_written(tmp_path: Path, history: list[dict[str, Any]]) -> None:
@@ -164,7 +215,7 @@ def test_a_name_is_never_markup_never_fails_and_never_warns(tmp_path: Path) -> N
     """Warnings are errors here."""
     classes, count = HOSTILE, len(HOSTILE)
     everything = range(count)
-    section = Examples("wrong: $x^2$", pictures(count), everything, everything, [0.5] * count)
+    section = Examples("wrong: $x^2$", pictures(count), everything, everything, [0.5] * count, classes)
     report = two(positive="$x^2$", negative="金魚")
     figures = {
         "sheet": contact_sheet(pictures(count), everything, classes),
@@ -245,6 +296,25 @@ def test_the_colours_are_shares_of_the_row() -> None:
     assert [text.get_color() for text in axis.texts] == ["white", "black", "black", "black"]
 
 
+def test_of_some_classes_the_shares_are_of_all_their_images() -> None:
+    axis = confusion([[3, 1], [0, 2]], ["a", "b"], "t", images=[8, 4]).axes[0]
+    assert np.asarray(axis.get_images()[0].get_array()).tolist() == [[0.375, 0.125], [0, 0.5]]
+
+
+def test_a_caption_lies_inside_every_picture(tmp_path: Path) -> None:
+    """Of the longest that `evaluate` writes."""
+    caption = f"{'m' * 40} (efficientnet_v2_l, epoch 100)\non {'$x$W' * 10}, 2026-01-02T03:04:05Z"
+    section = Examples("wrong", pictures(2), [0, 1], [1, 0], [0.9, 0.8], ["a.png", "b.png"])
+    for figure in (
+        confusion(counts_of(2), AB, "val", caption),
+        examples([section], AB, caption),
+        roc(two(), AB, "val", caption),
+    ):
+        save(figure, tmp_path / "picture.png")
+        assert caption in texts(figure)
+        assert not outside(figure)
+
+
 def test_unknown_letters_are_said_in_the_title() -> None:
     axis = confusion([[1, 0], [0, 1]], [UNKNOWN, "b"], "val: 2 images").axes[0]
     assert ticks(axis.get_xticklabels()) == ["class 0", "b"]
@@ -276,17 +346,21 @@ def test_the_note_lies_inside_the_picture(tmp_path: Path) -> None:
 
 def test_examples_show_each_picture_under_what_it_is_and_what_was_answered(tmp_path: Path) -> None:
     images, classes = pictures(10), ["ant", "bee", "$x^2$"]
-    wrong = Examples("wrong: the worst 7 of 9", images[:7], [0, 1, 2, 0, 1, 2, 0], [1, 2, 0, 2, 0, 1, 1], [0.994] * 7)
-    right = Examples("right: 3 of 20, drawn by lot", images[7:], [0, 1, 2], [0, 1, 2], [1.0, 0.5, 0.4567])
+    files = [f"{number}.png" for number in range(10)]
+    truth, answers = [0, 1, 2, 0, 1, 2, 0], [1, 2, 0, 2, 0, 1, 1]
+    wrong = Examples("wrong: 7 of 9", images[:7], truth, answers, [0.994] * 7, files[:7])
+    right = Examples("right: 3 of 20", images[7:], [0, 1, 2], [0, 1, 2], [1.0, 0.5, 0.45678], files[7:])
     figure = examples([wrong, right], classes)
     assert [part.get_suptitle() for part in figure.subfigs] == [wrong.heading, right.heading]
     for part, section, confidences in zip(
-        figure.subfigs, (wrong, right), (["99%"] * 7, ["100%", "50%", "46%"]), strict=True
+        figure.subfigs, (wrong, right), (["99.4 %"] * 7, ["100.0 %", "50.0 %", "45.7 %"]), strict=True
     ):
         axes = [axis for axis in part.axes if axis.get_images()]
         assert [axis.get_title() for axis in axes] == [
-            f"true: {classes[label]}\npredicted ({confidence}): {classes[answer]}"
-            for label, answer, confidence in zip(section.labels, section.predicted, confidences, strict=True)
+            f"{file}\ntrue: {classes[label]}\npredicted ({confidence}): {classes[answer]}"
+            for file, label, answer, confidence in zip(
+                section.files, section.labels, section.predicted, confidences, strict=True
+            )
         ]
         for axis, image in zip(axes, section.images, strict=True):
             assert np.array_equal(np.asarray(axis.get_images()[0].get_array()), image)
@@ -295,14 +369,19 @@ def test_examples_show_each_picture_under_what_it_is_and_what_was_answered(tmp_p
 
 
 def test_examples_have_names_of_at_most_16_letters_and_say_what_numbers_stand_for() -> None:
-    section = Examples("wrong", pictures(1), [0], [1], [0.5])
+    section = Examples("wrong", pictures(1), [0], [1], [0.5], ["IMG_20230401_123456 copy.jpg"])
     figure = examples([section], ["n" * 8 + "o" * 9, UNKNOWN])
-    assert figure.axes[0].get_title() == "true: nnnnnnn…ooooooo\npredicted (50%): class 1"
+    assert figure.axes[0].get_title() == "IMG_2023040…56 copy.jpg\ntrue: nnnnnnn…ooooooo\npredicted (50.0 %): class 1"
     assert figure.subfigs[0].get_suptitle() == f"wrong   ({NOTE})"
 
 
+def test_a_file_name_with_unknown_letters_is_a_pattern_for_it() -> None:
+    section = Examples("wrong", pictures(1), [0], [1], [0.5], [f"a\n{UNKNOWN}.png"])
+    assert examples([section], ["ant", "bee"]).axes[0].get_title().splitlines()[0] == "a???.png"
+
+
 def test_titles_of_neighbours_do_not_touch(tmp_path: Path) -> None:
-    section = Examples("wrong", pictures(6), [0, 1] * 3, [1, 0] * 3, [1.0] * 6)
+    section = Examples("wrong", pictures(6), [0, 1] * 3, [1, 0] * 3, [1.0] * 6, ["IMG_20230401_123456 copy.jpg"] * 6)
     figure = examples([section], ["a photograph of a bee", "Staphylinidae"])
     save(figure, tmp_path / "examples.png")
     boxes = [axis.title.get_window_extent() for axis in figure.axes]

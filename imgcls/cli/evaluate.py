@@ -8,7 +8,7 @@ import typer
 
 from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_table, talk, write_json
-from imgcls.errors import UsageError, nearest
+from imgcls.errors import UsageError, counted, nearest
 from imgcls.files import check_result
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 MOST_COLUMNS = 12  # classes up to which the confusion matrix is printed
+MOST_ROWS = 200  # classes up to which each has a row
+WORST_ROWS = 20  # classes that have one when there are more
 
 
 def register(app: typer.Typer) -> None:
@@ -110,9 +112,9 @@ def evaluate(
         )
     finally:
         progress.close()
-    show(evaluation.report, to_stderr=json == "-")
     if threshold is not None:
         talk("the tables, pictures and predictions are those of the most probable class, whatever the threshold")
+    show(evaluation.report, to_stderr=json == "-")
     evaluation.write(out, predictions)
     if out is not None:
         talk(f"report and pictures: {out}")
@@ -123,19 +125,19 @@ def evaluate(
 
 
 def show(report: EvalReport, to_stderr: bool = False) -> None:
-    """Print the overall lines and the tables."""
+    """Print what was evaluated, the tables, and last, where it is seen, the overall lines."""
     say = talk if to_stderr else print
-    top5 = "" if report.top5 is None else f", top-5 {percent(report.top5)}"
-    say(
-        f"accuracy {percent(report.accuracy)} (95 %: {interval(report.accuracy_interval)}) on {report.images} images "
-        f"({report.split}), loss {report.loss:.4f}{top5}"
-    )
-    if report.binary is not None:
-        say(binary_line(report.binary))
+    if report.origin is not None:
+        say(printable(str(report.origin)))
+    shown = report.per_class
+    if len(shown) > MOST_ROWS:
+        measured = [row for row in shown if row.accuracy is not None]
+        shown = tuple(sorted(measured, key=lambda row: (row.accuracy, -row.support))[:WORST_ROWS])
+        talk(f"the {len(shown)} least accurate of {len(report.classes)} classes; --out and --json write all")
     rows = [
         [row.class_name, str(row.support), percent(row.accuracy), interval(row.accuracy_interval)]
         + [rate(value) for value in (row.precision, row.recall, row.f1)]
-        for row in report.per_class
+        for row in shown
     ]
     rows += [
         [f"{name} avg", str(report.images), "", ""]
@@ -144,14 +146,24 @@ def show(report: EvalReport, to_stderr: bool = False) -> None:
     ]
     header = ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"]
     show_table("per class", header, rows, to_stderr)
-    if len(report.classes) <= MOST_COLUMNS:
+    if report.confusion is not None and len(report.classes) <= MOST_COLUMNS:
         rows = [[name, *map(str, row)] for name, row in zip(report.classes, report.confusion, strict=True)]
         show_table("confusion matrix", ["true \\ predicted", *report.classes], rows, to_stderr)
     else:
-        talk(f"the confusion matrix of {len(report.classes)} classes is in what --out and --json write")
+        what = "confusion matrix" if report.confusion is not None else "list of confusion pairs"
+        talk(f"the {what} of {len(report.classes)} classes is in what --out and --json write")
     if report.most_confused and len(report.classes) > 2:
         rows = [[row.class_name, row.predicted, str(row.images), percent(row.share)] for row in report.most_confused]
         show_table("most confused", ["class", "taken for", "images", "share of class"], rows, to_stderr)
+    say("")
+    if report.binary is not None:
+        say(binary_line(report.binary))
+    top5 = "" if report.top5 is None else f", top-5 {percent(report.top5)}"
+    seen = "" if report.seen_in_training is None else f", which the model was {report.seen_in_training}"
+    say(
+        f"accuracy {percent(report.accuracy)} (95 %: {interval(report.accuracy_interval)}) "
+        f"on {counted(report.images, 'image')} ({report.split}{seen}), loss {report.loss:.4f}{top5}"
+    )
 
 
 def binary_line(report: BinaryReport) -> str:

@@ -69,9 +69,11 @@ def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
         DataError: it has images of a class that is not among `classes`, or only in another spelling.
     """
     counts = dict(zip(listing.classes, listing.counts().tolist(), strict=True))
-    unknown = [name for name, count in counts.items() if count and name not in classes]
+    index = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name, count in counts.items() if count and name not in index]
     if unknown:
-        twins = [(name, known) for name in unknown for known in classes if name.casefold() == known.casefold()]
+        folded = {known.casefold(): known for known in reversed(classes)}
+        twins = [(name, folded[name.casefold()]) for name in unknown if name.casefold() in folded]
         if twins:
             raise DataError(
                 f"{listing.where}: class '{twins[0][0]}' is written '{twins[0][1]}' in the training data: rename one"
@@ -80,7 +82,6 @@ def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
             f"{listing.where}: unknown class{'es' if len(unknown) > 1 else ''} {_quoted(unknown)}"
             f"{nearest(unknown[0], classes)}; the model knows {_quoted(classes)}: remove or rename the folder"
         )
-    index = {name: number for number, name in enumerate(classes)}
     table = np.array([index.get(name, -1) for name in listing.classes], dtype=np.int64)
     missing = [name for name in classes if not counts.get(name)]
     findings = listing.findings

@@ -201,10 +201,11 @@ def choose_holdout(train: Listing, hashes: Hashes, share: float, seed: int) -> H
     """
     ranks = draws.hashed(draws.HOLDOUT, seed, 0, hashes)
     chosen = []
-    for label in range(len(train.classes)):
-        members = np.flatnonzero(train.labels == label)
+    # Sorted once: looking through all labels for each class took 10 s for 21,841 classes of 50 images.
+    ordered = hashes[np.lexsort((ranks, train.labels))]
+    for members in np.split(ordered, np.cumsum(train.counts())[:-1]):
         count = min(max(1, round(len(members) * share)), len(members) - 1)
-        chosen.append(hashes[members[np.argsort(ranks[members], kind="stable")[:count]]])
+        chosen.append(members[:count])
     return np.sort(np.concatenate(chosen))
 
 

@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from imgcls import files
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches, choose_workers, moved
-from imgcls.data.splits import for_evaluation
+from imgcls.data.splits import for_evaluation, limited
 from imgcls.distributed import World
 from imgcls.engine.backend import open_model
-from imgcls.engine.metrics import TOP, binary, summarise
+from imgcls.engine.metrics import TOP, binary, summarise, with_pairs
+from imgcls.engine.origin import findings, origin, seen_in_training
 from imgcls.engine.outcomes import Rows, rows, write_folder, write_predictions
-from imgcls.errors import CheckpointError, UsageError, nearest
+from imgcls.errors import CheckpointError, UsageError, counted, nearest
 from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
 from imgcls.schema import EvalReport, ModelCard
 
@@ -124,14 +125,16 @@ def measure(
     opened = open_model(ckpt, device, amp)
     card = opened.card
     chosen_class = _positive(card.classes, ckpt, positive, threshold)
-    chosen, listing = for_evaluation(data, card.classes, split=split, holdout=opened.holdout, limit=limit)
+    chosen, whole = for_evaluation(data, card.classes, split=split, holdout=opened.holdout)
+    listing = whole if limit is None else limited(whole, limit, seed=0)
     if out is not None:
         files.check_folder(Path(out))
-    for finding in listing.findings:
+    of, seen = origin(ckpt, card, data, listing), seen_in_training(card, whole.images)
+    for finding in (*listing.findings, *findings(card, of, chosen, seen)):
         report(Found(finding))
     if amp:
         report(Said("mixed precision: answers may differ slightly from float32"))
-    report(Said(f"evaluating {listing.where}: {len(listing.images)} images ({chosen})"))
+    report(Said(f"evaluating {listing.where}: {counted(len(listing.images), 'image')} ({chosen})"))
     batches = Batches(
         listing,
         card.preprocess,
@@ -152,6 +155,7 @@ def measure(
         report=report,
     )
     found = np.concatenate(parts)
+    result = replace(with_pairs(result, found["label"], found["predicted"]), seen_in_training=seen, origin=of)
     if chosen_class is not None:
         shares, cut = found["positive"], 0.5 if threshold is None else threshold
         result = replace(result, binary=binary(shares, found["label"], card.classes, chosen_class, cut))
@@ -190,7 +194,7 @@ def count(
     each: Each | None = None,
     report: Report = silent,
 ) -> EvalReport:
-    """Run a model over batches and summarise; the model is left in eval mode.
+    """Run a model over batches and summarise, without pairs of classes; the model is left in eval mode.
 
     Args:
         model: uint8 [B, 3, S, S] to logits [B, classes].
@@ -209,7 +213,7 @@ def count(
         CheckpointError: the network gives NaN or infinite logits.
     """
     model.eval()
-    confusion = torch.zeros(len(classes) ** 2, dtype=torch.int64, device=device)
+    counts = torch.zeros(3, len(classes), dtype=torch.int64, device=device)  # of the class, predicted as it, both
     sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     total = min(len(batches), most_batches or len(batches))
     began = reported = time.monotonic()
@@ -221,7 +225,9 @@ def count(
         predicted = logits.argmax(1)  # of equal logits the first, as predict does
         better = (logits > logits.gather(1, labels[:, None])).sum(1)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        confusion.index_add_(0, labels * len(classes) + predicted, real.to(torch.int64))
+        counts[0].index_add_(0, labels, real.to(torch.int64))
+        counts[1].index_add_(0, predicted, real.to(torch.int64))
+        counts[2].index_add_(0, labels, (real & (predicted == labels)).to(torch.int64))
         sums += torch.stack([(losses.to(sums.dtype) * real).sum(), ((better < TOP) & real).sum()])
         if each is not None:
             each(logits, labels, predicted, losses)
@@ -233,5 +239,4 @@ def count(
     loss_sum, top_hits = world.sum(sums).tolist()
     if not loss_sum < float("inf"):
         raise CheckpointError(f"{split}: the network gives NaN or infinite logits; use an earlier checkpoint")
-    table = world.sum(confusion).reshape(len(classes), len(classes)).cpu().numpy()
-    return summarise(table, loss_sum, int(top_hits), classes, split)
+    return summarise(world.sum(counts).cpu().numpy(), loss_sum, int(top_hits), classes, split)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.schema import BinaryReport, ClassReport, Confused, EvalReport
+from imgcls.schema import BinaryReport, ClassReport, Confused, ConfusionPair, EvalReport
 
 TOP = 5  # top-k accuracy that is reported, where there are more classes than that
+MOST_SQUARE = 1000  # classes up to which there is a whole confusion matrix; of 1,000 it is 13 MB of JSON
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -26,19 +28,21 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 
 
 def summarise(
-    confusion: npt.NDArray[np.int64], loss_sum: float, top_hits: int, classes: Sequence[str], split: str
+    counts: npt.NDArray[np.int64], loss_sum: float, top_hits: int, classes: Sequence[str], split: str
 ) -> EvalReport:
-    """Turn counts into a report.
+    """Turn counts into a report, all but which class was taken for which: see `with_pairs`.
 
     Args:
-        confusion: int64 [classes, classes]; entry (i, j) counts images of class i predicted as class j.
+        counts: int64 [3, classes]; for each class its images, the images predicted as it, and the images that are
+            both. A class x class table would need 3.8 GB for 21,841 classes.
         loss_sum: sum of the cross-entropy over all images.
         top_hits: images whose class is among the `TOP` most probable.
         classes: names.
         split: which images these were.
     """
-    images, correct = int(confusion.sum()), int(np.trace(confusion))
-    rows = [_class_report(confusion, index, name) for index, name in enumerate(classes)]
+    assert counts.shape == (3, len(classes))
+    images, correct = int(counts[0].sum()), int(counts[2].sum())
+    rows = [_class_report(name, *column) for name, column in zip(classes, counts.T.tolist(), strict=True)]
     averages = {}
     for name in ("precision", "recall", "f1"):
         rates = [(row.support, getattr(row, name)) for row in rows if row.support]
@@ -54,8 +58,44 @@ def summarise(
         **averages,
         per_class=tuple(rows),
         classes=tuple(classes),
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        most_confused=_most_confused(confusion, classes),
+    )
+
+
+def with_pairs(
+    report: EvalReport, labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], most: int = 10
+) -> EvalReport:
+    """Add to a report which class was taken for which: pairs, the most confused of them, and the matrix.
+
+    Args:
+        report: of the same images.
+        labels: indices of their classes, int64 [images].
+        predicted: indices of the answers, int64 [images].
+        most: how many pairs to call the most confused.
+    """
+    names = report.classes
+    cells, images = np.unique(labels * len(names) + predicted, return_counts=True)  # as many as images, at most
+    truth, answer = np.divmod(cells, len(names))
+    wrong = np.flatnonzero(truth != answer)
+    worst = wrong[np.argsort(-images[wrong], kind="stable")[:most]]
+    matrix = None
+    if len(names) <= MOST_SQUARE:
+        table = np.zeros((len(names), len(names)), dtype=np.int64)
+        table[truth, answer] = images
+        matrix = tuple(map(tuple, table.tolist()))
+
+    def rows(which: npt.NDArray[np.int64] | slice) -> Iterator[tuple[int, int, int]]:
+        return zip(truth[which].tolist(), answer[which].tolist(), images[which].tolist(), strict=True)
+
+    return replace(
+        report,
+        confusion=matrix,
+        confusion_pairs=tuple(
+            ConfusionPair(class_name=names[i], predicted=names[j], images=count) for i, j, count in rows(slice(None))
+        ),
+        most_confused=tuple(
+            Confused(class_name=names[i], predicted=names[j], images=count, share=count / report.per_class[i].support)
+            for i, j, count in rows(worst)
+        ),
     )
 
 
@@ -133,25 +173,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _most_confused(confusion: npt.NDArray[np.int64], classes: Sequence[str], most: int = 10) -> tuple[Confused, ...]:
-    wrong = confusion - np.diag(np.diag(confusion))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = [(int(cell) // len(classes), int(cell) % len(classes)) for cell in order]
-    return tuple(
-        Confused(
-            class_name=classes[true],
-            predicted=classes[answer],
-            images=int(wrong[true, answer]),
-            share=float(wrong[true, answer] / confusion[true].sum()),
-        )
-        for true, answer in pairs
-        if wrong[true, answer]
-    )
-
-
-def _class_report(confusion: npt.NDArray[np.int64], index: int, name: str) -> ClassReport:
-    hits, support = int(confusion[index, index]), int(confusion[index].sum())
-    predicted = int(confusion[:, index].sum())
+def _class_report(name: str, support: int, predicted: int, hits: int) -> ClassReport:
     if support == 0:
         return ClassReport(
             class_name=name, support=0, accuracy=None, accuracy_interval=None, precision=None, recall=None, f1=None

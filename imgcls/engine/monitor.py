@@ -25,6 +25,14 @@ def is_best(row: Row, before: Sequence[Row], monitor: str) -> bool:
     return score(row, monitor) > max((score(old, monitor) for old in before), default=-math.inf)
 
 
+def best_epoch(history: Sequence[Row], monitor: str) -> int | None:
+    """Return the epoch that is kept as the best; None when none was validated."""
+    if not history or history[-1]["val_acc"] is None:
+        return None
+    best = [row["epoch"] for number, row in enumerate(history) if is_best(row, history[:number], monitor)]
+    return int(best[-1])
+
+
 def is_over(config: TrainConfig, history: Sequence[Row]) -> bool:
     """Tell whether a run with these epochs behind it has ended, by length or by early stopping."""
     if config.early_stop is None or not history:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 
 from imgcls import files, plots
 from imgcls.data import draws
 from imgcls.data.listing import Listing
 from imgcls.data.pictures import Pictures
+from imgcls.errors import counted
 from imgcls.inference.model import softmax
 from imgcls.schema import EvalReport, Preprocess
 
 EXAMPLES = 18  # pictures of each kind that are drawn
+CLASSES_DRAWN = 40  # in confusion.png, where there are too many for all
 
 # One image: its class and the predicted one, the probabilities of these two and of the positive class, and the loss.
 ROW = np.dtype(
@@ -83,7 +87,8 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
     older_curve = False
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         older_curve = bool(json.loads((folder / "report.json").read_text(encoding="utf-8"))["binary"])
-    images = f"{report.split}: {report.images} images"
+    images = f"{report.split}: {counted(report.images, 'image')}"
+    caption = _caption(report)
     with contextlib.ExitStack() as stack:  # an interruption leaves all files of the older report, or none
 
         def begun(name: str) -> Path:
@@ -91,23 +96,51 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
 
         files.write_json(begun("report.json"), report.to_dict())
         title = f"{images}, accuracy {100 * report.accuracy:.1f} %"
-        plots.save(plots.confusion(report.confusion, report.classes, title), begun("confusion.png"))
-        plots.save(plots.examples(_examples(found, listing, preprocess), report.classes), begun("examples.png"))
+        plots.save(_confusion(report, title, caption), begun("confusion.png"))
+        sections = _examples(found, listing, preprocess)
+        plots.save(plots.examples(sections, report.classes, caption), begun("examples.png"))
         if report.binary is not None:
-            plots.save(plots.roc(report.binary, report.classes, images), begun("roc.png"))
+            plots.save(plots.roc(report.binary, report.classes, images, caption), begun("roc.png"))
     if older_curve and report.binary is None:
         with contextlib.suppress(OSError):
             (folder / "roc.png").unlink()  # it belonged to the report that was just replaced
 
 
+def _caption(report: EvalReport) -> str:
+    """Say in two lines of a picture's width what was evaluated."""
+    if (of := report.origin) is None:
+        return ""
+    model, where = (plots.shortened(plots.drawable(path), 40) for path in (of.file, of.where))
+    return f"{model} ({of.arch}, epoch {of.epoch})\non {where}, {of.date}"
+
+
+def _confusion(report: EvalReport, title: str, caption: str) -> Figure:
+    """Draw the confusion matrix, or where there is none for the number of classes, the part that shows most."""
+    if report.confusion is not None:
+        return plots.confusion(report.confusion, report.classes, title, caption)
+    wrong_first = sorted(report.confusion_pairs, key=lambda pair: (pair.class_name == pair.predicted, -pair.images))
+    chosen = set[str]()
+    for pair in wrong_first:
+        if len(chosen) < CLASSES_DRAWN:
+            chosen |= {pair.class_name, pair.predicted}
+    rows = [row for row in report.per_class if row.class_name in chosen]
+    place = {row.class_name: number for number, row in enumerate(rows)}
+    table = np.zeros((len(rows), len(rows)), dtype=np.int64)
+    for pair in report.confusion_pairs:
+        if pair.class_name in place and pair.predicted in place:
+            table[place[pair.class_name], place[pair.predicted]] = pair.images
+    title += f"\nthe {len(rows)} classes of the most confused pairs, of {len(report.classes)}"
+    return plots.confusion(table.tolist(), list(place), title, caption, [row.support for row in rows])
+
+
 def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plots.Examples]:
-    order = worst_first(found)
+    order = np.lexsort((-found["loss"], -found["confidence"]))  # by the figure that is shown
     wrong = order[found["predicted"][order] != found["label"][order]]
     right = np.flatnonzero(found["predicted"] == found["label"])
-    some = right[draws.sample(0, len(right), EXAMPLES)]
+    some = order[np.isin(order, right[draws.sample(0, len(right), EXAMPLES)])]
     shown = (
-        (f"wrong: the worst {min(EXAMPLES, len(wrong))} of {len(wrong)}", wrong[:EXAMPLES]),
-        (f"right: {len(some)} of {len(right)}, drawn by lot", some),
+        (f"wrong: {min(EXAMPLES, len(wrong))} of {len(wrong)}, most confident first", wrong[:EXAMPLES]),
+        (f"right: {len(some)} of {len(right)}, chosen at random, most confident first", some),
     )
 
     pictures = Pictures(listing.images, preprocess)
@@ -119,6 +152,7 @@ def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plo
             labels=found["label"][indices].tolist(),
             predicted=found["predicted"][indices].tolist(),
             confidence=found["confidence"][indices].tolist(),
+            files=[os.path.basename(listing.images.path(index)) for index in indices.tolist()],
         )
 
     return [section(heading, indices) for heading, indices in shown if len(indices)]

@@ -22,6 +22,7 @@ from imgcls.data.pictures import choose_cache
 from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
 from imgcls.distributed import World
 from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup, restore_optimizer
+from imgcls.engine.origin import seen_images
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
 from imgcls.errors import CheckpointError, ImageError, UsageError
@@ -174,7 +175,7 @@ def build(
         preprocess=preprocess,
         pretrained=start.pretrained,
         config=to_dict(config),
-        run=provenance(),
+        run=provenance() | {"images": seen_images(prepared.splits)},
         data_fingerprint=prepared.splits.fingerprint,
         imgcls_version=imgcls.__version__,
     )

@@ -25,6 +25,7 @@ import imgcls
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
+from imgcls.engine.monitor import best_epoch
 from imgcls.errors import CheckpointError, UsageError, WriteError
 from imgcls.schema import Choice
 
@@ -89,11 +90,11 @@ class RunFolder:
         values["run"]["status"] = status
         files.write_json(self.path / "config.json", values)
 
-    def finish(self, history: Sequence[dict[str, Any]], status: str) -> None:
+    def finish(self, history: Sequence[dict[str, Any]], status: str, monitor: str) -> None:
         """Draw the curves, drop the spare checkpoint and record how the run ended."""
         from imgcls import plots  # matplotlib takes over a second to import
 
-        plots.save(plots.curves(history), self.path / "curves.png")
+        plots.save(plots.curves(history, best_epoch(history, monitor)), self.path / "curves.png")
         with files.explained(self.path):
             (self.path / "last.prev.pt").unlink(missing_ok=True)
         self.set_status(status)
@@ -166,7 +167,7 @@ def conclude(config: TrainConfig, history: Sequence[dict[str, Any]]) -> None:
     """
     if read_config(Path(str(config.out)))["run"]["status"] != "finished":
         with contextlib.closing(create(config)) as folder:
-            folder.finish(history, "finished")
+            folder.finish(history, "finished", config.monitor)
 
 
 def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:

@@ -120,7 +120,7 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
             raise
         finally:
             writer.close()
-        folder.finish(state.history, "finished")
+        folder.finish(state.history, "finished", config.monitor)
         return _finished(folder.path, _link(config, folder), len(state.history) - epochs_before, began, reason)
 
 

@@ -161,7 +161,8 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
             and set(start.card.classes) == set(classes)
             and len(start.card.classes) == len(classes)
         ):
-            rows = torch.tensor([start.card.classes.index(class_name) for class_name in classes])
+            place = {class_name: index for index, class_name in enumerate(start.card.classes)}
+            rows = torch.tensor([place[class_name] for class_name in classes])
             for part in ("weight", "bias"):
                 if len(state.get(f"{name}.{part}", ())) == len(rows):
                     state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]

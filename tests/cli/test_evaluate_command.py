@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting import summarise
 from drawing import draw_tree
 from typer.testing import Result
 
 from imgcls.cli.evaluate import show
 from imgcls.engine import evaluate as module
-from imgcls.engine.metrics import summarise
 from imgcls.errors import Exit
 
 Run = Callable[..., Result]
@@ -50,14 +50,20 @@ def percent(share: float) -> str:
 def test_two_classes_on_one_page(run: Run, best: Path, colours: Path) -> None:
     result = run("evaluate", "--data", colours, "--ckpt", best)
     assert result.exit_code == Exit.DONE
-    head, per_class, confusion = tables(result.stdout)
-    assert re.fullmatch(r"accuracy 100\.0 % \(95 %: 75\.8-100\.0 %\) on 12 images \(test\), loss 0\.\d{4}", head[0][0])
-    assert head[1:] == [
+    head, per_class, confusion, overall = tables(result.stdout)
+    ((origin,),) = head
+    assert re.fullmatch(
+        rf"{best} \(simple-cnn, epoch \d\) on {colours}/test, \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ, imgcls \S+, torch \S+",
+        origin,
+    )
+    assert overall[:-1] == [
         [
             "red against blue: AUC 1.000; at threshold 0.5: accuracy 100.0 %, precision 1.000, recall 1.000, "
             "specificity 1.000, F1 1.000"
         ]
     ]
+    last = overall[-1][0]
+    assert re.fullmatch(r"accuracy 100\.0 % \(95 %: 75\.8-100\.0 %\) on 12 images \(test\), loss 0\.\d{4}", last)
     ones = ["1.000", "1.000", "1.000"]
     assert per_class == [
         ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"],
@@ -76,14 +82,16 @@ def test_the_tables_hold_the_figures_of_the_json_file(run: Run, three: tuple[Pat
     report = json.loads((tmp_path / "report.json").read_text())
     assert 0 < report["accuracy"] < 1
     assert "\x1b" not in result.output
-    head, per_class, confusion, most_confused = tables(result.stdout)
+    head, per_class, confusion, most_confused, overall = tables(result.stdout)
     low, high = (100 * bound for bound in report["accuracy_interval"])
-    assert head == [
+    assert report["seen_in_training"] == "validated on"
+    assert overall == [
         [
-            f"accuracy {percent(report['accuracy'])} (95 %: {low:.1f}-{high:.1f} %) on 24 images (val), "
-            f"loss {report['loss']:.4f}"
+            f"accuracy {percent(report['accuracy'])} (95 %: {low:.1f}-{high:.1f} %) on 24 images "
+            f"(val, which the model was validated on), loss {report['loss']:.4f}"
         ]
     ]
+    assert f"on {data}/val, {report['origin']['date']}, imgcls " in head[0][0]
     for cells, row in zip(per_class[1:4], report["per_class"], strict=True):
         low, high = (100 * bound for bound in row["accuracy_interval"])
         assert cells[:4] == [row["class"], "8", percent(row["accuracy"]), f"{low:.1f}-{high:.1f} %"]
@@ -109,7 +117,8 @@ def test_json_on_stdout_is_alone_there_and_the_tables_are_on_stderr(
         assert result.exit_code == Exit.DONE
         report = json.loads(result.stdout)
         printed = run("evaluate", "--data", data, "--ckpt", ckpt)
-        assert result.stderr == printed.stderr + printed.stdout
+        dates = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+        assert dates.sub("", result.stderr) == dates.sub("", printed.stderr + printed.stdout)
         assert f"accuracy {percent(report['accuracy'])}" in result.stderr
 
 
@@ -117,7 +126,8 @@ def test_the_stable_names_of_the_json_file(run: Run, best: Path, colours: Path, 
     report = json.loads(run("evaluate", "--data", colours, "--ckpt", best, "--json", "-").stdout)
     assert " ".join(report) == (
         "split images loss accuracy accuracy_interval top5 macro_precision macro_recall macro_f1 weighted_precision "
-        "weighted_recall weighted_f1 per_class classes confusion most_confused binary"
+        "weighted_recall weighted_f1 per_class classes confusion confusion_pairs most_confused binary "
+        "seen_in_training origin"
     )
     assert " ".join(report["per_class"][0]) == "class support accuracy accuracy_interval precision recall f1"
     assert " ".join(report["binary"]) == (
@@ -129,6 +139,8 @@ def test_the_stable_names_of_the_json_file(run: Run, best: Path, colours: Path, 
     report = json.loads(run("evaluate", "--data", data, "--ckpt", ckpt, "--json", "-").stdout)
     assert report["binary"] is None
     assert " ".join(report["most_confused"][0]) == "class predicted images share"
+    assert " ".join(report["confusion_pairs"][0]) == "class predicted images"
+    assert " ".join(report["origin"]) == ("checkpoint file sha256 arch epoch data where fingerprint date versions")
 
 
 def test_evaluate_on_val_gives_the_stored_accuracy(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
@@ -152,8 +164,8 @@ def test_the_positive_class_and_the_threshold(
     run: Run, best: Path, colours: Path, options: tuple[str, str], line: str
 ) -> None:
     stdout = run("evaluate", "--data", colours, "--ckpt", best, *options).stdout
-    assert stdout.splitlines()[0].startswith("accuracy 100.0 % (")
-    assert stdout.splitlines()[1].startswith(line)
+    assert stdout.splitlines()[-2].startswith(line)
+    assert stdout.splitlines()[-1].startswith("accuracy 100.0 % (")
 
 
 def test_a_missing_class_has_no_figures_and_an_unknown_one_is_named(
@@ -184,6 +196,31 @@ def test_the_matrix_of_many_classes_is_left_to_the_files(capsys: pytest.CaptureF
         assert ("--out and --json" in printed.err) == (classes == 13)
         assert "top-5 100.0 %" in printed.out
         assert "taken for" not in printed.out, "nothing is confused"
+
+
+def test_of_very_many_classes_the_least_accurate_have_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of equal ones those with more images first; a class without images is none of them."""
+    for classes in (200, 201):
+        names = [f"c{number}" for number in range(classes)]
+        table = np.diag(np.arange(classes, dtype=np.int64))
+        table[50, 51], table[60, 61], table[70, 0] = 50, 30, 140
+        show(summarise(table, 1.0, classes, names, "val"))
+        printed = capsys.readouterr()
+        rows = [line.split("\t") for line in printed.out.strip().split("\n\n")[0].splitlines()]
+        named = [row[0] for row in rows[1:-2]]
+        if classes == 200:
+            assert named == names
+            assert "least accurate" not in printed.err
+        else:
+            assert named[:3] == ["c70", "c50", "c60"]
+            assert named[3:] == [f"c{number}" for number in range(200, 183, -1)]
+            assert "the 20 least accurate of 201 classes; --out and --json write all\n" in printed.err
+
+
+def test_one_image_is_one_image(run: Run, best: Path, colours: Path) -> None:
+    result = run("evaluate", "--data", colours, "--ckpt", best, "--limit", 1)
+    assert " on 1 image (test), " in result.stdout
+    assert result.stderr.endswith("/test: 1 image (test)\n")
 
 
 # What is written -----------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None,
 
     with pytest.MonkeyPatch.context() as patch:
         if not curves:
-            patch.setattr(plots, "curves", lambda history: None)
+            patch.setattr(plots, "curves", lambda history, best: None)
             patch.setattr(plots, "save", lambda figure, path: path.touch())
         return Run(train(config, report), events)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,13 @@ import torch
 from small_runs import COLOURS, Run, codes, draw, of, run, tiny
 from torch import nn
 
+import imgcls
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches
-from imgcls.data.splits import NO_HOLDOUT
+from imgcls.data.splits import NO_HOLDOUT, open_source
 from imgcls.engine import evaluate as evaluate_module
 from imgcls.engine.evaluate import count, evaluate
 from imgcls.errors import CheckpointError, DataError, Exit, UsageError
@@ -45,6 +49,12 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def of_best(done: Run, data: Path, **asked: Any) -> EvalReport:
     options: dict[str, Any] = {"device": "cpu", "workers": 0, "batch_size": 8}
     return evaluate(str(data), str(done.folder / "best.pt"), **options | asked)
+
+
+def matrix(report: EvalReport) -> tuple[tuple[int, ...], ...]:
+    """Return the confusion matrix, which every report of few classes has."""
+    assert report.confusion is not None
+    return report.confusion
 
 
 def test_the_stored_validation_accuracy_is_that_of_evaluate(trained: Run, pictures: Path) -> None:
@@ -85,8 +95,6 @@ def test_workers_change_nothing_and_batches_next_to_nothing(trained: Run, pictur
 
 def test_predict_agrees_with_evaluate_image_by_image(trained: Run, pictures: Path) -> None:
     """The confusion matrix and the loss can be rebuilt from the predictions."""
-    import imgcls
-
     model = imgcls.load(str(trained.folder / "best.pt"), device="cpu")
     paths = sorted(str(path) for path in (pictures / "val").glob("*/*.png"))
     confusion = np.zeros((3, 3), dtype=int)
@@ -98,21 +106,27 @@ def test_predict_agrees_with_evaluate_image_by_image(trained: Run, pictures: Pat
         assert prediction.top is not None
         confusion[classes.index(truth), classes.index(prediction.class_name)] += 1
         losses.append(-np.log(next(score.confidence for score in prediction.top if score.class_name == truth)))
-        alone = of_one_image(trained, Path(path))
-        assert alone.confusion[classes.index(truth)][classes.index(prediction.class_name)] == 1
+        assert classes[of_one_image(trained, Path(path))] == prediction.class_name
     report = of_best(trained, pictures, split="val")
     assert report.confusion == tuple(map(tuple, confusion.tolist()))
     assert report.loss == pytest.approx(np.mean(losses), abs=1e-5)
 
 
-def of_one_image(done: Run, path: Path) -> EvalReport:
-    """Evaluate a data set of this picture alone."""
+def of_one_image(done: Run, path: Path) -> int:
+    """Evaluate a data set of this picture alone; returns the class that it is taken for."""
     loaded = checkpoint.load(done.folder / "best.pt")
     pixels = np.asarray(decode(str(path)))[None]
     labels = np.array([loaded.card.classes.index(path.parent.name)], dtype=np.int64)
     listing = Listing("one", ArrayImages.of("one", pixels), labels, loaded.card.classes)
     batches = Batches(listing, loaded.card.preprocess, batch_size=1)
-    return count(build_model(loaded.card, loaded.model), batches, listing.classes, torch.device("cpu"), split="one")
+    answers: list[int] = []
+    count(
+        *(build_model(loaded.card, loaded.model), batches, listing.classes, torch.device("cpu")),
+        split="one",
+        each=lambda logits, labels, predicted, losses: answers.extend(predicted.tolist()),
+    )
+    (answer,) = answers
+    return answer
 
 
 def test_which_split_is_evaluated(trained: Run, pictures: Path, tmp_path: Path) -> None:
@@ -136,8 +150,9 @@ def test_a_missing_class_leaves_every_other_label_right(
 ) -> None:
     """By position, a split that lacks the first class would shift the others."""
     whole = of_best(trained, pictures)
-    assert min(map(max, whole.confusion)) > 0
-    assert whole.confusion[0] != whole.confusion[1] != whole.confusion[2], "equal rows would make this test weak"
+    table = matrix(whole)
+    assert min(map(max, table)) > 0
+    assert table[0] != table[1] != table[2], "equal rows would make this test weak"
     left = [name for name in COLOURS if name not in missing]
     for name in left:
         shutil.copytree(pictures / "val" / name, tmp_path / "val" / name)
@@ -148,7 +163,7 @@ def test_a_missing_class_leaves_every_other_label_right(
     assert finding.message == f"{tmp_path}/val: no images of class {listed}"
     assert report.classes == tuple(COLOURS)
     for name, row, before, counts, expected in zip(
-        *(report.classes, report.per_class, whole.per_class, report.confusion, whole.confusion), strict=True
+        *(report.classes, report.per_class, whole.per_class, matrix(report), table), strict=True
     ):
         if name in missing:
             assert row == ClassReport(class_name=name, support=0, **dict.fromkeys(RATES))
@@ -171,7 +186,7 @@ def test_the_checkpoints_class_order_is_the_one_that_counts(trained: Run, pictur
     report = evaluate(str(pictures), str(tmp_path / "turned.pt"), device="cpu", workers=0, batch_size=8)
     assert report.classes == ("red", "blue", "green")
     assert report.per_class == tuple(whole.per_class[index] for index in order)
-    assert report.confusion == tuple(tuple(whole.confusion[i][j] for j in order) for i in order)
+    assert report.confusion == tuple(tuple(matrix(whole)[i][j] for j in order) for i in order)
     assert report.loss == pytest.approx(whole.loss, abs=1e-6)
     shutil.copytree(pictures / "val" / "blue", tmp_path / "val" / "blue")
     alone = evaluate(str(tmp_path), str(tmp_path / "turned.pt"), device="cpu", workers=0)
@@ -180,8 +195,6 @@ def test_the_checkpoints_class_order_is_the_one_that_counts(trained: Run, pictur
 
 def test_a_missing_class_and_an_unknown_one_on_photographs(photographs: Path, tmp_path: Path) -> None:
     """A resnet18 that knows bees, wasps and ants, in this order, on photographs of ants alone."""
-    import imgcls
-
     ants = sorted((photographs / "val/ants").glob("*.jpg"))[:30]
     (tmp_path / "data/val/ants").mkdir(parents=True)
     for path in ants:
@@ -235,8 +248,6 @@ def unsure(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
 
 @pytest.mark.parametrize("positive", [None, "blue", "red"])
 def test_the_two_class_figures_can_be_had_from_the_predictions(unsure: tuple[Run, Path], positive: str | None) -> None:
-    import imgcls
-
     done, data = unsure
     paths = sorted(str(path) for path in data.glob("test/*/*.png"))
     name = positive or "red"
@@ -292,6 +303,94 @@ def test_three_classes_have_no_positive_one(trained: Run, pictures: Path) -> Non
         of_best(trained, pictures, positive="red")
     with pytest.raises(UsageError, match=r"--threshold is for two classes, and .*best\.pt has 3; drop --threshold"):
         of_best(trained, pictures, threshold=0.5)
+
+
+# What it is of -------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_says_what_it_is_of(
+    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the link, with the hash of the file; equal figures are equal reports whenever they were measured."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/one").mkdir(parents=True)
+    shutil.copy(trained.folder / "best.pt", "runs/one/best.pt")
+    (tmp_path / "best.pt").symlink_to("runs/one/best.pt")
+    report = evaluate(str(pictures), device="cpu", workers=0, batch_size=8)
+    of = report.origin
+    assert of is not None
+    assert (of.checkpoint, of.file, of.arch) == ("best.pt", "runs/one/best.pt", "simple-cnn")
+    assert of.sha256 == hashlib.sha256((trained.folder / "best.pt").read_bytes()).hexdigest()
+    assert of.epoch == checkpoint.load(trained.folder / "best.pt").card.epoch
+    assert (of.data, of.where) == (str(pictures), f"{pictures}/val")
+    assert of.fingerprint == open_source(str(pictures)).splits["val"]().images.fingerprint()
+    assert abs(datetime.strptime(of.date, "%Y-%m-%dT%H:%M:%S%z").timestamp() - time.time()) < 3600
+    assert of.versions["imgcls"] == imgcls.__version__
+    assert of.versions["torch"] == torch.__version__
+    assert str(of).startswith(
+        f"best.pt -> runs/one/best.pt (simple-cnn, epoch {of.epoch}) on {of.where}, {of.date}, imgcls "
+    )
+    assert report.to_dict()["origin"] == dataclasses.asdict(of)
+    direct = evaluate(str(pictures), "runs/one/best.pt", device="cpu", workers=0, batch_size=8)
+    assert direct.origin is not None
+    assert direct.origin.file == direct.origin.checkpoint == "runs/one/best.pt"
+    assert direct == report
+
+
+def test_the_images_of_training_and_validation_are_known_again(trained: Run, pictures: Path, tmp_path: Path) -> None:
+    """Under another name too; nothing is claimed of a test split, or of other images of the same names and sizes."""
+    copy = Path(shutil.copytree(pictures, tmp_path / "copy"))
+    draw(tmp_path / "other", {"train/blue": 8, "train/green": 8, "train/red": 8, "test/red": 3}, seed=1)
+    draw(copy, {"test/blue": 2})
+    for path in tmp_path.glob("other/train/*/*.png"):
+        assert path.stat().st_size == (pictures / path.relative_to(tmp_path / "other")).stat().st_size
+    for data, asked, expected in (
+        (pictures, {}, "validated on"),
+        (pictures, {"split": "train"}, "trained on"),
+        (pictures, {"split": "train", "limit": 3}, "trained on"),
+        (copy, {"split": "val"}, "validated on"),
+        (copy / "train", {}, "trained on"),
+        (copy / "val", {}, "validated on"),
+        (copy, {}, None),
+        (tmp_path / "other", {"split": "train"}, None),
+        (tmp_path / "other", {}, None),
+    ):
+        said: list[Event] = []
+        report = of_best(trained, data, report=said.append, **asked)
+        assert report.seen_in_training == report.to_dict()["seen_in_training"] == expected, (data, asked)
+        assert codes(said) & {"trained-on", "validated-on", "perhaps-trained-on"} == (
+            set() if expected is None else {expected.replace(" ", "-")}
+        )
+
+
+def test_so_are_those_held_out_and_the_others(tmp_path: Path) -> None:
+    flat = draw(tmp_path / "flat", dict.fromkeys(COLOURS, 10))
+    done = run(tiny(flat, out=str(tmp_path / "run"), **ASKED))
+    assert of_best(done, flat).seen_in_training == "validated on"
+    assert of_best(done, flat, split="train").seen_in_training == "trained on"
+    shutil.copy(flat / "red/000.png", flat / "red/new.png")
+    assert of_best(done, flat).seen_in_training == "validated on"
+    said: list[Event] = []
+    assert of_best(done, flat, split="train", report=said.append).seen_in_training is None
+    (finding,) = (event.finding for event in of(said, Found))
+    assert str(finding) == (
+        f"{flat}: the model was trained with --data {flat} too, and may have seen some of these images; "
+        "the accuracy says little then: measure on images kept apart"
+    )
+
+
+def test_without_validation_all_of_a_flat_folder_was_trained_on(tmp_path: Path) -> None:
+    flat = draw(tmp_path / "flat", dict.fromkeys(COLOURS, 4))
+    done = run(tiny(flat, out=str(tmp_path / "run"), val_split=0))
+    said: list[Event] = []
+    report = of_best(done, flat, report=said.append)
+    assert (report.split, report.images, report.seen_in_training) == ("all", 12, "trained on")
+    (finding,) = (event.finding for event in of(said, Found))
+    assert (finding.severity, str(finding)) == (
+        "warning",
+        f"{flat}: the model was trained on these images; "
+        "the accuracy says little about others: measure on images kept apart",
+    )
 
 
 # Events and errors ---------------------------------------------------------------------------------------------------

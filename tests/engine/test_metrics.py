@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import sklearn.metrics
 import torch
+from counting import summarise
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches
+from imgcls.engine import metrics
 from imgcls.engine.evaluate import count
-from imgcls.engine.metrics import area_under, binary, roc_curve, summarise, wilson
+from imgcls.engine.metrics import area_under, binary, roc_curve, wilson, with_pairs
 from imgcls.schema import BinaryReport, Confused, EvalReport, Preprocess
 
 CLASSES = tuple("abcdefgh")
@@ -33,16 +39,27 @@ class Planted(nn.Module):
         return self.logits[images[:, 0, 0, 0].long()]
 
 
+def numbered(images: int) -> npt.NDArray[np.uint8]:
+    """Return up to 256 images whose first pixel is their number."""
+    pixels = np.zeros((images, 8, 8, 3), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(images)
+    return pixels
+
+
 def planted(labels: npt.NDArray[np.int64], classes: int, seed: int = 0) -> tuple[EvalReport, torch.Tensor]:
     """Evaluate random logits, right more often than not, in batches of 32."""
-    pixels = np.zeros((len(labels), 8, 8, 3), dtype=np.uint8)
-    pixels[:, 0, 0, 0] = np.arange(len(labels))
-    listing = Listing("x", ArrayImages.of("x", pixels), labels.astype(np.int64), CLASSES[:classes])
+    images = ArrayImages.of("x", numbered(len(labels)))
+    listing = Listing("x", images, labels.astype(np.int64), CLASSES[:classes])
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 1, (len(labels), classes))).float()
     logits[torch.arange(len(labels)), torch.from_numpy(labels)] += 1.5
     batches = Batches(listing, Preprocess(size=8, resize=8), batch_size=32)
-    report = count(Planted(logits), batches, listing.classes, torch.device("cpu"), split="val")
-    return report, logits
+    answers: list[torch.Tensor] = []
+    report = count(
+        *(Planted(logits), batches, listing.classes, torch.device("cpu")),
+        split="val",
+        each=lambda logits, labels, predicted, losses: answers.append(predicted),
+    )
+    return with_pairs(report, labels, torch.cat(answers).numpy()), logits
 
 
 def lopsided(classes: int, seed: int, images: int = 200) -> Integers:
@@ -61,7 +78,11 @@ def test_every_number_equals_scikit_learns_and_torchs(classes: int, seed: int) -
     assert report.loss == pytest.approx(F.cross_entropy(logits.double(), torch.from_numpy(labels)).item(), abs=1e-6)
     assert report.accuracy == sklearn.metrics.accuracy_score(labels, answers)
     assert report.accuracy_interval == wilson(round(report.accuracy * 200), 200)
-    assert report.confusion == tuple(map(tuple, sklearn.metrics.confusion_matrix(labels, answers).tolist()))
+    table = sklearn.metrics.confusion_matrix(labels, answers)
+    assert report.confusion == tuple(map(tuple, table.tolist()))
+    assert [(pair.class_name, pair.predicted, pair.images) for pair in report.confusion_pairs] == [
+        (CLASSES[i], CLASSES[j], table[i, j]) for i, j in zip(*np.nonzero(table), strict=True)
+    ]
     for average in ("macro", "weighted"):
         rates = sklearn.metrics.precision_recall_fscore_support(labels, answers, average=average)[:3]
         ours = [getattr(report, f"{average}_{rate}") for rate in ("precision", "recall", "f1")]
@@ -104,6 +125,67 @@ def test_without_mistakes_nothing_is_confused() -> None:
     assert summarise(np.diag([3, 0, 2]), 1.0, 5, ("a", "b", "c"), "val").most_confused == ()
     one = summarise(np.array([[3, 0, 1], [0, 0, 0], [0, 0, 2]]), 1.0, 5, ("a", "b", "c"), "val").most_confused
     assert one == (Confused(class_name="a", predicted="c", images=1, share=0.25),)
+
+
+def test_memory_grows_with_the_classes_and_not_with_their_square() -> None:
+    """A table of 4,000 x 4,000 counts would be 128 MB; 10,000 classes took 4.8 GB."""
+    classes, labels = [f"c{number}" for number in range(4000)], np.arange(0, 4000, 50)
+    logits = torch.zeros(len(labels), len(classes))
+    logits[torch.arange(len(labels)), torch.from_numpy(labels) // 2] = 1
+    listing = Listing("x", ArrayImages.of("x", numbered(len(labels))), labels, tuple(classes))
+    batches = Batches(listing, Preprocess(size=8, resize=8), batch_size=8)
+    answers: list[torch.Tensor] = []
+    largest = Largest()  # type: ignore[no-untyped-call]
+    tracemalloc.start()
+    try:
+        with largest:
+            report = count(
+                *(Planted(logits), batches, listing.classes, torch.device("cpu")),
+                split="val",
+                each=lambda logits, labels, predicted, losses: answers.append(predicted),
+            )
+        report = with_pairs(report, labels, torch.cat(answers).numpy())
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    assert 8 * 4000 <= largest.elements < 1e6, "of a batch's logits"
+    assert (report.accuracy, report.confusion) == (1 / 80, None)
+    pairs = [(pair.class_name, pair.predicted, pair.images) for pair in report.confusion_pairs]
+    assert pairs == [(f"c{label}", f"c{label // 2}", 1) for label in labels]
+    assert [(pair.class_name, pair.predicted, pair.share) for pair in report.most_confused] == [
+        (f"c{label}", f"c{label // 2}", 1.0) for label in labels[1:11]
+    ]
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees how many elements the largest tensor has that torch makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("classes", [1000, 1001])
+def test_up_to_a_thousand_classes_there_is_a_whole_matrix(classes: int) -> None:
+    """The pairs say the same for any number of classes."""
+    labels = np.arange(300) * 7 % classes
+    predicted = np.where(labels % 3 == 0, labels, labels // 2)
+    counts = np.stack(
+        [np.bincount(part, minlength=classes) for part in (labels, predicted, labels[labels == predicted])]
+    )
+    names = [f"c{number}" for number in range(classes)]
+    report = with_pairs(metrics.summarise(counts, 1.0, 0, names, "val"), labels, predicted)
+    table = sklearn.metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
+    rebuilt = np.zeros_like(table)
+    for pair in report.confusion_pairs:
+        rebuilt[names.index(pair.class_name), names.index(pair.predicted)] = pair.images
+    np.testing.assert_array_equal(rebuilt, table)
+    assert report.confusion == (tuple(map(tuple, table.tolist())) if classes == 1000 else None)
+    assert report.accuracy == sklearn.metrics.accuracy_score(labels, predicted)
 
 
 # Two classes ---------------------------------------------------------------------------------------------------------
@@ -221,6 +303,7 @@ def test_a_class_without_images_has_no_rates_and_stays_out_of_the_averages() -> 
         )
         ours = [getattr(report, f"{average}_{rate}") for rate in ("precision", "recall", "f1")]
         assert ours == pytest.approx(rates[:3])
+    assert report.confusion is not None
     assert report.confusion[2] == (0, 0, 0, 0)
     assert sum(row[2] for row in report.confusion) > 0, "nothing is taken for c: this test would be weak"
     assert report.to_dict()["per_class"][2] == {

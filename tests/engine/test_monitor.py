@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counting import summarise
 from small_runs import of, run, tiny
 
-from imgcls import checkpoint
+from imgcls import checkpoint, plots
 from imgcls.engine import train as train_module
-from imgcls.engine.metrics import summarise
-from imgcls.engine.monitor import is_best, is_over, score
+from imgcls.engine.monitor import best_epoch, is_best, is_over, score
 from imgcls.events import EpochEnded
 from imgcls.schema import EvalReport
 
@@ -49,6 +49,23 @@ def test_monitor_chooses_the_epoch_that_is_kept(pictures: Path, tmp_path: Path, 
     kept = checkpoint.load(done.folder / "best.pt").card
     assert (kept.epoch, kept.metrics["accuracy"]) == (epoch, PLANTED[epoch - 1].accuracy)
     assert checkpoint.load(done.folder / "last.pt").card.epoch == 4
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize(("monitor", "epoch"), [("val-acc", 1), ("macro-f1", 2), ("val-loss", 3)])
+def test_the_curves_mark_the_epoch_that_is_kept(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitor: str, epoch: int
+) -> None:
+    marked: list[int | None] = []
+    monkeypatch.setattr(plots, "curves", lambda history, best: marked.append(best))
+    monkeypatch.setattr(plots, "save", lambda figure, path: path.touch())
+    done = run(tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")), curves=True)
+    assert marked == [epoch] == [done.finished.card.epoch]
+
+
+def test_without_validation_no_epoch_is_the_best() -> None:
+    assert best_epoch([{"epoch": 1, "val_acc": None}, {"epoch": 2, "val_acc": None}], "val-acc") is None
+    assert best_epoch([], "val-acc") is None
 
 
 @pytest.mark.usefixtures("planted")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from counting import summarise
 from small_runs import Seen, built, run, started, tiny
 from torch import nn
 from torch.optim import lr_scheduler
 
 from imgcls.engine import train as train_module
-from imgcls.engine.metrics import summarise
 from imgcls.engine.optim import (
     build_optimizer,
     choose_lr,

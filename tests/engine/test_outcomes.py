@@ -242,6 +242,29 @@ def test_the_folder_of_three_classes_has_none(noise: Path, guess: Path, tmp_path
     assert folder_of(report, tmp_path) == PICTURES
 
 
+def test_of_too_many_classes_the_most_confused_are_drawn(
+    noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classes of the most confused pairs, by name, with the shares of all their images."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: path.touch())
+    monkeypatch.setattr(plots, "confusion", lambda *asked: drawn.append(asked))
+    names = ("a", "b", "c", *(f"other {number:04d}" for number in range(1200)))
+    report = evaluated(noise, untrained(tmp_path / "many.pt", names), out=str(tmp_path / "report"))
+    assert report.confusion is None
+    ((table, shown, title, caption, images),) = drawn
+    assert title.splitlines()[1] == f"the {len(shown)} classes of the most confused pairs, of 1203"
+    assert shown[:3] == ["a", "b", "c"]
+    assert shown == sorted(shown)
+    assert len(shown) <= 41
+    assert images == [20, 17, 14] + [0] * (len(shown) - 3)
+    pairs = {(pair.class_name, pair.predicted): pair.images for pair in report.confusion_pairs}
+    assert table == [[pairs.get((truth, answer), 0) for answer in shown] for truth in shown]
+    assert 0 < np.sum(table) <= 51
+    assert {pair.predicted for pair in report.most_confused} <= set(shown)
+    assert caption.splitlines()[0].endswith("many.pt (simple-cnn, epoch 0)")
+
+
 def test_a_folder_can_be_written_again(
     best: Path, colours: Path, noise: Path, guess: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +308,7 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> list[plots.Examples]:
     found: list[plots.Examples] = []
     figure = Figure()
 
-    def look(sections: list[plots.Examples], classes: tuple[str, ...]) -> Figure:
+    def look(sections: list[plots.Examples], classes: tuple[str, ...], caption: str) -> Figure:
         found.extend(sections)
         return figure
 
@@ -302,22 +325,30 @@ def pixels(path: str) -> bytes:
 def test_the_examples_are_the_pixels_that_the_network_saw(
     noise: Path, guess: Path, tmp_path: Path, sections: list[plots.Examples]
 ) -> None:
-    """The worst mistakes in their order, and right answers drawn by lot, each with its own classes."""
+    """The most confident mistakes in their order, and some right answers, each with its own classes and file."""
     report = evaluated(noise, guess, out=str(tmp_path / "report"), predictions=str(tmp_path / "rows.csv"))
     rows = table(tmp_path / "rows.csv")
+    rows.sort(key=lambda row: -float(row["confidence"]))
     wrong, right = ([row for row in rows if row["correct"] == digit] for digit in "01")
     worst, drawn = sections
     assert len(wrong) > 18, "all mistakes are shown: this test would be weak"
-    assert worst.heading == f"wrong: the worst 18 of {len(wrong)}"
-    assert drawn.heading == f"right: {min(18, len(right))} of {len(right)}, drawn by lot"
+    assert worst.heading == f"wrong: 18 of {len(wrong)}, most confident first"
+    assert drawn.heading == f"right: {min(18, len(right))} of {len(right)}, chosen at random, most confident first"
+    for section in sections:
+        assert list(section.confidence) == sorted(section.confidence, reverse=True), "sorted by the figure shown"
+    losses = [float(row["loss"]) for row in wrong]
+    assert losses != sorted(losses, reverse=True), "by loss the order is the same: this test would be weak"
     assert worst.images.shape == (18, 16, 16, 3)
     assert [image.tobytes() for image in worst.images] == [pixels(row["path"]) for row in wrong[:18]]
     by_pixels = {pixels(row["path"]): row for row in rows}
     assert len(by_pixels) == 51
     for section in sections:
-        values = zip(section.images, section.labels, section.predicted, section.confidence, strict=True)
-        for image, label, answer, confidence in values:
+        values = zip(
+            *(section.images, section.labels, section.predicted, section.confidence, section.files), strict=True
+        )
+        for image, label, answer, confidence, file in values:
             row = by_pixels[image.tobytes()]
+            assert file == Path(row["path"]).name
             assert (report.classes[label], report.classes[answer]) == (row["class"], row["predicted"])
             assert confidence == pytest.approx(float(row["confidence"]), abs=1e-6)
     assert {by_pixels[image.tobytes()]["correct"] for image in drawn.images} == {"1"}
@@ -337,8 +368,8 @@ def test_without_mistakes_there_are_right_answers_alone(
     best: Path, colours: Path, tmp_path: Path, sections: list[plots.Examples]
 ) -> None:
     evaluated(colours, best, out=str(tmp_path))
-    assert [section.heading for section in sections] == ["right: 12 of 12, drawn by lot"]
-    assert [section.labels for section in sections] == [[0] * 6 + [1] * 6]
+    assert [section.heading for section in sections] == ["right: 12 of 12, chosen at random, most confident first"]
+    assert [sorted(section.labels) for section in sections] == [[0] * 6 + [1] * 6]
 
 
 def test_without_right_answers_there_are_mistakes_alone(
@@ -348,5 +379,5 @@ def test_without_right_answers_there_are_mistakes_alone(
         shutil.copytree(colours / "test" / name, tmp_path / "data" / ({"blue", "red"} - {name}).pop())
     evaluated(tmp_path / "data", best, out=str(tmp_path / "report"))
     (section,) = sections
-    assert section.heading == "wrong: the worst 12 of 12"
+    assert section.heading == "wrong: 12 of 12, most confident first"
     assert [label + answer for label, answer in zip(section.labels, section.predicted, strict=True)] == [1] * 12

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counting import summarise
 from small_runs import COLOURS, Killed, Run, draw, kill_in, of, run, same, started, tiny, warnings
 
 from imgcls import checkpoint
 from imgcls.engine import diagnose, run_folder
 from imgcls.engine import train as train_module
-from imgcls.engine.metrics import summarise
 from imgcls.errors import CheckpointError, DataError, Exit, ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.schema import EvalReport
