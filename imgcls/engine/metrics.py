@@ -13,7 +13,7 @@ import numpy.typing as npt
 from imgcls.schema import BinaryReport, ClassReport, Confused, ConfusionPair, EvalReport
 
 TOP = 5  # top-k accuracy that is reported, where there are more classes than that
-MOST_SQUARE = 1000  # classes up to which there is a whole confusion matrix; of 1,000 it is 13 MB of JSON
+MOST_SQUARE = 1000  # classes up to which there is a whole confusion matrix; of 1,000 it is 9 MB of JSON
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -129,7 +129,7 @@ def _confusion(report: EvalReport, title: str, caption: str) -> Figure:
     for pair in report.confusion_pairs:
         if pair.class_name in place and pair.predicted in place:
             table[place[pair.class_name], place[pair.predicted]] = pair.images
-    title += f"\nthe {len(rows)} classes of the most confused pairs, of {len(report.classes)}"
+    title += f"\nthe {len(rows)} most confused of {len(report.classes)} classes"
     return plots.confusion(table.tolist(), list(place), title, caption, [row.support for row in rows])
 
 

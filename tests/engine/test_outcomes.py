@@ -192,6 +192,7 @@ def test_the_exported_onnx_file_is_as_good_as_its_checkpoint(tmp_path: Path) -> 
         )
         assert (theirs.split, theirs.images) == (ours.split, ours.images) == (split, images)
         assert (theirs.accuracy, theirs.confusion) == (ours.accuracy, ours.confusion)
+        assert theirs.seen_in_training == ours.seen_in_training == {"val": "validated on", "train": "trained on"}[split]
         assert theirs.loss == pytest.approx(ours.loss, abs=1e-4)
         assert ours.binary is not None
         assert theirs.binary is not None
@@ -253,7 +254,7 @@ def test_of_too_many_classes_the_most_confused_are_drawn(
     report = evaluated(noise, untrained(tmp_path / "many.pt", names), out=str(tmp_path / "report"))
     assert report.confusion is None
     ((table, shown, title, caption, images),) = drawn
-    assert title.splitlines()[1] == f"the {len(shown)} classes of the most confused pairs, of 1203"
+    assert title.splitlines()[1] == f"the {len(shown)} most confused of 1203 classes"
     assert shown[:3] == ["a", "b", "c"]
     assert shown == sorted(shown)
     assert len(shown) <= 41
