@@ -3,29 +3,38 @@
 What it settles is part of every checkpoint's meaning (`Preprocess.decode`) and must not change: the format is
 read from the content, EXIF orientation is applied, 16 bits are scaled to 8, transparency is laid on white,
 animations give their first frame, and embedded colour profiles are ignored, as in the recipes that made
-torchvision's published weights. Pillow decodes; of sound JPEG files simplejpeg gives the same pixels sooner (6 times
-for 32 px, 1.3 times for 0.2 megapixels). Knows nothing of networks.
+torchvision's published weights. Pillow decodes what `forms` lists as right; of sound JPEG files simplejpeg gives the
+same pixels sooner (6 times for 32 px, 1.3 times for 0.2 megapixels). Knows nothing of networks.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import logging
 import os
 import warnings
+from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, _imaging
+from PIL.PngImagePlugin import PngImageFile
 
 from imgcls.errors import ImageError
+from imgcls.pixels import forms
+from imgcls.pixels.forms import FORMATS
+from imgcls.pixels.metadata import without_metadata
 
 # Extensions that torchvision's ImageFolder lists; the format itself is decided by content.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 
 MOST_METADATA = 2**24  # bytes of a JPEG file beside its pixels; others are left to Pillow
+
+DIM = 16  # of 255: the brightest level that 12 bits in a file of 16 can give
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -40,12 +49,15 @@ _UPRIGHT = {
 
 # Pillow refuses an image of over 179 million pixels from its header and warns from half of that on. The error is
 # kept; the warning would be one line per photograph of a 108-megapixel phone. Its warnings about damaged metadata
-# name no file, and damage to the pixels is an error.
+# name no file, and damage to the pixels is an error. libtiff prints its errors, and what it thinks of private tags.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with contextlib.suppress(OSError, AttributeError):  # a Pillow without libtiff, or one that hides it
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 Pixels = npt.NDArray[np.uint8]
+Result = TypeVar("Result")
 
 
 def decode(source: str | bytes, name: str | None = None, shorter: int | None = None) -> Pixels:
@@ -61,20 +73,7 @@ def decode(source: str | bytes, name: str | None = None, shorter: int | None = N
         ImageError: not one of `FORMATS`, damaged, truncated, too large or unreadable.
     """
     called = name if name is not None else source if isinstance(source, str) else "image"
-    try:
-        with _open(source) as image:
-            divisor = _divisor(*image.size, shorter)
-            pixels = _sound_jpeg(image, divisor)
-            if pixels is None:
-                image.load()  # Pillow turns a TIFF upright while it loads, and drops the tag
-                picture = _to_rgb(image)
-                pixels = reduced(np.asarray(picture), shorter)
-            transpose = _UPRIGHT.get(_orientation(image))
-            return pixels if transpose is None else np.asarray(Image.fromarray(pixels).transpose(transpose))
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
-        raise ImageError(f"{called}: {_reason(error)}") from error
+    return _read(source, called, lambda image: _decoded(image, shorter))
 
 
 def in_memory(picture: Image.Image | npt.NDArray[Any], name: str, shorter: int | None = None) -> Pixels:
@@ -96,10 +95,7 @@ def in_memory(picture: Image.Image | npt.NDArray[Any], name: str, shorter: int |
             raise ImageError(f"{name}: is {kind}; give uint8 [height, width, 3] in RGB, or [height, width] in grey")
         return reduced(np.repeat(picture[:, :, None], 3, axis=2) if grey else picture, shorter)
     try:
-        picture.load()
-        pixels = reduced(np.asarray(_to_rgb(picture)), shorter)
-        transpose = _UPRIGHT.get(_orientation(picture))
-        return pixels if transpose is None else np.asarray(Image.fromarray(pixels).transpose(transpose))
+        return _decoded(picture, shorter) if _is_unread(picture) else _converted(picture, shorter)
     except Exception as error:  # as in `decode`: a file that PIL opened is decoded here
         raise ImageError(f"{name}: {_reason(error)}") from error
 
@@ -122,24 +118,80 @@ def image_size(path: str) -> tuple[int, int]:
     Raises:
         ImageError: as `decode`, for what the header shows.
     """
+    return _read(path, path, _upright_size)
+
+
+def is_dim(path: str) -> bool:
+    """Tell whether a file of more than 8 bits per channel comes out nearly black, with at most 17 of 256 levels.
+
+    So do 12 bits in a file of 16 that does not say so. False for what cannot be read.
+    """
     try:
-        with _open(path) as image:
-            width, height = image.size
-            # The size of a TIFF is already that of the upright picture.
-            turned = image.format != "TIFF" and 5 <= _orientation(image) <= 8
-            return (height, width) if turned else (width, height)
+        return _read(path, path, forms.depth) > 8 and int(decode(path).max()) <= DIM
+    except ImageError:
+        return False
+
+
+def _upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    width, height = image.size
+    # The size of a TIFF is already that of the upright picture.
+    turned = image.format != "TIFF" and 5 <= _orientation(image) <= 8
+    return (height, width) if turned else (width, height)
+
+
+def _read(source: str | bytes, called: str, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
+    """Return what `use` makes of the opened file; where its metadata are in the way, of a copy without them."""
+    try:
+        with _file(source) as file:
+            try:
+                return _used(file, use)
+            except (Image.DecompressionBombError, forms.FormError):
+                raise
+            except Exception:
+                bare = without_metadata(file)
+                if bare is None:
+                    raise
+            return _used(BytesIO(bare), use)
+    except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
+        raise ImageError(f"{called}: {_reason(error)}") from error
+
+
+def _used(file: IO[bytes], use: Callable[[ImageFile.ImageFile], Result]) -> Result:
+    file.seek(0)
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise
     except Exception as error:
-        raise ImageError(f"{path}: {_reason(error)}") from error
+        raise OSError(forms.refusal(file, error)) from error
+    with opened as image:
+        if problem := forms.problem(image, file):
+            raise forms.FormError(problem)
+        try:
+            return use(image)
+        except Exception as error:
+            if "truncated" not in str(error) and (form := forms.unusual(image, file)):
+                raise forms.FormError(form) from error
+            raise
 
 
-def _open(source: str | bytes) -> Image.Image:
+def _file(source: str | bytes) -> IO[bytes]:
     if isinstance(source, bytes):
-        return Image.open(BytesIO(source), formats=FORMATS)
+        return BytesIO(source)
     if not os.path.isfile(source):  # a FIFO or device would block or never end
         raise OSError("not a regular file" if os.path.exists(source) else "no such file")
     if os.path.getsize(source) == 0:
         raise OSError("the file is empty")
-    return Image.open(source, formats=FORMATS)
+    return open(source, "rb")
+
+
+def _decoded(image: ImageFile.ImageFile, shorter: int | None) -> Pixels:
+    divisor = _divisor(*image.size, shorter)
+    pixels = _sound_jpeg(image, divisor)
+    if pixels is None:
+        pixels = reduced(np.asarray(_rgb(image)), shorter)
+    transpose = _UPRIGHT.get(_orientation(image))
+    return pixels if transpose is None else np.asarray(Image.fromarray(pixels).transpose(transpose))
 
 
 def _divisor(width: int, height: int, shorter: int | None) -> int:
@@ -147,7 +199,7 @@ def _divisor(width: int, height: int, shorter: int | None) -> int:
     return 1 << (max(1, min(width, height) // shorter).bit_length() - 1) if shorter else 1
 
 
-def _sound_jpeg(image: Image.Image, divisor: int) -> Pixels | None:
+def _sound_jpeg(image: ImageFile.ImageFile, divisor: int) -> Pixels | None:
     """Decode an undamaged grey or RGB JPEG at 1/divisor of its size; None: let Pillow decide."""
     file = getattr(image, "fp", None)
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or file is None:
@@ -176,12 +228,45 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _rgb(image: ImageFile.ImageFile) -> Image.Image:
+    """Load an opened image and return its RGB picture."""
+    depth, tags = forms.depth(image), forms.tags_of(image)
+    if image.format == "PNG" and "transparency" in image.info and image.mode != "P":
+        if depth == 16:
+            return _without_one_colour(image)
+        if depth > 1:  # the file gives the colour in its own depth, Pillow compares it with levels of 8 bits
+            most = (1 << depth) - 1
+            image.info["transparency"] = ((np.asarray(image.info["transparency"]) & most) * 255 // most).tolist()
+    image.load()  # Pillow turns a TIFF upright while it loads, and drops the tag
+    if not image.mode.startswith("I"):
+        return _to_rgb(image)
+    # 16-bit grey; Pillow's own conversion clips 1000 to 255
+    most = 4095 if depth == 12 else 65535
+    levels = np.clip(np.asarray(image).astype(np.int64), 0, most)
+    if tags.get(forms.PHOTOMETRIC) == forms.WHITE_IS_ZERO:  # which Pillow inverts up to 8 bits only
+        levels = most - levels
+    return Image.fromarray(((levels * 255 + most // 2) // most).astype(np.uint8)).convert("RGB")
+
+
+def _without_one_colour(image: ImageFile.ImageFile) -> Image.Image:
+    """Load a 16-bit PNG one of whose colours is transparent: those pixels become white."""
+    colour, file = image.info.pop("transparency"), image.fp
+    assert file is not None
+    low = None
+    if image.mode == "RGB":  # of which Pillow keeps the high bytes; read the other way round they are the low ones
+        file.seek(0)
+        low = PngImageFile(file)
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]
+        low.load()
+    picture = np.array(_rgb(image))
+    levels = np.asarray(image)[:, :, None] if low is None else np.asarray(image) * np.uint16(256) + np.asarray(low)
+    picture[(levels == colour).all(axis=2)] = 255
+    return Image.fromarray(picture)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips 1000 to 255
-        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         levels = np.asarray(image)
         if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() <= 1):
@@ -190,15 +275,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         # Pillow inverts every CMYK JPEG, which is right only where Adobe's marker says so.
         return Image.fromarray(255 - np.asarray(image), mode="CMYK").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return f"not an image of a supported format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return "too large: over 178 million pixels"
     if isinstance(error, OSError) and error.strerror:
