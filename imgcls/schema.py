@@ -167,6 +167,7 @@ class Prediction:
     top: tuple[Score, ...] | None = None
     error: str | None = None
     below_threshold: bool = False
+    dim: bool = False  # more than 8 bits per channel, of which nearly nothing is left: see `pixels.dim`
 
     @property
     def others(self) -> tuple[Score, ...]:

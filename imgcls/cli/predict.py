@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, WorkersOption
-from imgcls.cli.output import interval, percent, printable, talk
+from imgcls.cli.output import interval, percent, printable, show_finding, talk
 from imgcls.errors import Exit, UsageError, nearest
 from imgcls.files import csv_line
 
@@ -63,6 +63,7 @@ def predict(
         raise UsageError(f"--format {format}: not known{nearest(format, FORMATS)}; choose from: {', '.join(FORMATS)}")
     from imgcls.inference.inputs import WAYS, expand
     from imgcls.inference.model import load
+    from imgcls.pixels.dim import finding
 
     ignored: Counter[str] = Counter()
     empty: list[str] = []
@@ -80,11 +81,15 @@ def predict(
     talk(described(ckpt, model.card))
     if amp:
         talk("mixed precision: answers may differ slightly from float32")
-    failed = 0
+    done = failed = 0
+    dim: list[str] = []
 
     def checked(predictions: Iterable[Prediction]) -> Iterable[Prediction]:
-        nonlocal failed
+        nonlocal done, failed
         for prediction in predictions:
+            done += 1
+            if prediction.dim:
+                dim.append(prediction.path)
             if prediction.error is not None:
                 failed += 1
                 talk(f"error: {prediction.error}")
@@ -94,6 +99,8 @@ def predict(
         itertools.chain([first], paths), top_k=top_k, threshold=threshold, batch_size=batch_size, workers=workers
     )
     WRITERS[format](checked(predictions), min(top_k, len(model.card.classes)))
+    if dim:
+        show_finding(finding(dim, f"{done} images"))
     for argument in empty:
         talk(f"error: {argument}: no images there; {WAYS}")
     if ignored:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -28,9 +29,10 @@ from imgcls.engine.origin import findings, origin, seen_in_training
 from imgcls.engine.outcomes import Rows, rows, write_folder, write_predictions
 from imgcls.errors import CheckpointError, UsageError, counted, nearest
 from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
-from imgcls.schema import EvalReport, ModelCard
+from imgcls.pixels import dim
+from imgcls.schema import EvalReport, ModelCard, Preprocess
 
-Each = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+Each = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
 def silent(event: object) -> None:
@@ -143,8 +145,12 @@ def measure(
         pin_memory=opened.device.type == "cuda",
     )
     parts: list[Rows] = []
+    black: list[npt.NDArray[np.bool_]] = []
 
-    def keep(logits: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, losses: torch.Tensor) -> None:
+    def keep(
+        images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, losses: torch.Tensor
+    ) -> None:
+        black.append(_nearly_black(images, card.preprocess))
         parts.append(rows(logits, labels, predicted, losses, chosen_class or 0))
 
     result = count(
@@ -156,6 +162,9 @@ def measure(
     )
     found = np.concatenate(parts)
     result = replace(with_pairs(result, found["label"], found["predicted"]), seen_in_training=seen, origin=of)
+    paths = [listing.images.path(int(index)) for index in np.concatenate(black).nonzero()[0]]
+    if dark := [path for path in paths if dim.is_deep(path)]:
+        report(Found(dim.finding(dark, counted(len(listing.images), "image"))))
     if chosen_class is not None:
         shares, cut = found["positive"], 0.5 if threshold is None else threshold
         result = replace(result, binary=binary(shares, found["label"], card.classes, chosen_class, cut))
@@ -177,6 +186,14 @@ def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: 
     if name is not None or threshold is not None:
         raise UsageError(f"{flag} is for two classes, and {ckpt} has {len(classes)}; drop {flag}")
     return None
+
+
+def _nearly_black(images: torch.Tensor, preprocess: Preprocess) -> npt.NDArray[np.bool_]:
+    """Do what `pixels.dim.nearly_black` does, for images uint8 [B, 3, S, S], of which few leave their device."""
+    frames = images.permute(0, 2, 3, 1)
+    found = dim.nearly_black(frames[:, :: dim.STEP, :: dim.STEP].cpu().numpy(), preprocess)
+    found[found] = dim.nearly_black(frames[torch.from_numpy(found).to(frames.device)].cpu().numpy(), preprocess)
+    return found
 
 
 @torch.inference_mode()
@@ -206,7 +223,7 @@ def count(
         amp: autocast type, None for float32.
         world: all processes, each with its share of the batches.
         most_batches: stop after this many.
-        each: receives each batch's logits [B, classes], labels, predicted classes and losses [B].
+        each: receives each batch's images, logits [B, classes], labels, predicted classes and losses [B].
         report: receives progress.
 
     Raises:
@@ -230,7 +247,7 @@ def count(
         counts[2].index_add_(0, labels, (real & (predicted == labels)).to(torch.int64))
         sums += torch.stack([(losses.to(sums.dtype) * real).sum(), ((better < TOP) & real).sum()])
         if each is not None:
-            each(logits, labels, predicted, losses)
+            each(images, logits, labels, predicted, losses)
         seen += len(labels)
         if (now := time.monotonic()) - reported > REPORT_SECONDS or number == total:
             reported = now

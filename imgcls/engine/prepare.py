@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from imgcls.config import DIGIT_DATASETS, DataConfig
@@ -21,11 +21,13 @@ from imgcls.errors import CheckpointError, UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import size_problem
 from imgcls.models.torchvision_networks import Recipe
+from imgcls.pixels import dim
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Interpolation, ModelCard, Preprocess
 
 OWN_SIZE, OWN_RESIZE = 224, 256  # of networks without published weights
 UNCROPPED_SIZE = 64  # pixels; images up to this side are used whole
 HEADERS = 256  # images whose headers are read to know the typical size
+DIM_SAMPLED = 64  # images whose headers tell the bits; those of more than 8 are decoded
 
 # Mean and standard deviation of the training images, as published with or computed from the data sets.
 STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -76,6 +78,7 @@ def prepare(
         splits = for_training(
             config.source, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
         )
+    splits = _with_dim(splits, config.seed)
     choices: list[Choice] = []
     if card is not None:
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess
@@ -101,6 +104,16 @@ def prepare(
         cutout=config.cutout,
     )
     return Prepared(splits, preprocess, augmentation, start, int(workers.value), (*choices, workers))
+
+
+def _with_dim(splits: Splits, seed: int) -> Splits:
+    """Add the finding that training images come out nearly black, if some of them do."""
+    images = splits.train.images
+    sampled = [images.path(int(index)) for index in draws.sample(seed, len(images), DIM_SAMPLED)]
+    if not (dark := [path for path in sampled if dim.is_dim(path)]):
+        return splits
+    finding = dim.finding(dark, f"{len(sampled)} images that were looked at")
+    return replace(splits, findings=(*splits.findings, finding))
 
 
 def training_batches(prepared: Prepared, config: DataConfig, world: World | None = None, **options: Any) -> Batches:

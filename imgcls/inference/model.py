@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from imgcls.inference.inputs import WAYS, expand
 from imgcls.inference.pool import Decoded, Picture, decoded
 from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
+from imgcls.pixels.dim import is_deep, nearly_black
 from imgcls.registry import BACKENDS, resolve
 from imgcls.schema import ModelCard, Prediction, Score
 
@@ -91,7 +92,9 @@ class Model:
 
     def _answers(self, batch: list[Decoded], top_k: int, threshold: float | None) -> Iterator[Prediction]:
         images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
-        logits = self.logits(np.stack(images)) if images else np.empty((0, len(self.card.classes)), dtype=np.float32)
+        frames = np.stack(images) if images else np.empty((0, 1, 1, 3), dtype=np.uint8)
+        black = iter(nearly_black(frames, self.card.preprocess))
+        logits = self.logits(frames) if images else np.empty((0, len(self.card.classes)), dtype=np.float32)
         if not np.isfinite(logits).all():
             raise CheckpointError("the network gives NaN or infinite logits; use an earlier checkpoint")
         rows = iter(softmax(logits)) if images else iter(())
@@ -99,7 +102,8 @@ class Model:
             if isinstance(pixels, ImageError):
                 yield Prediction(path=path, error=str(pixels))
             else:
-                yield self._answer(path, next(rows), top_k, threshold)
+                answer = self._answer(path, next(rows), top_k, threshold)
+                yield replace(answer, dim=True) if next(black) and is_deep(path) else answer
 
     def _answer(
         self, path: str, probabilities: npt.NDArray[np.float64], top_k: int, threshold: float | None

@@ -16,13 +16,12 @@ import os
 import warnings
 from collections.abc import Callable
 from io import BytesIO
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageFile, _imaging
-from PIL.PngImagePlugin import PngImageFile
 
 from imgcls.errors import ImageError
 from imgcls.pixels import forms
@@ -33,8 +32,6 @@ from imgcls.pixels.metadata import without_metadata
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 MOST_METADATA = 2**24  # bytes of a JPEG file beside its pixels; others are left to Pillow
-
-DIM = 16  # of 255: the brightest level that 12 bits in a file of 16 can give
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -121,15 +118,13 @@ def image_size(path: str) -> tuple[int, int]:
     return _read(path, path, _upright_size)
 
 
-def is_dim(path: str) -> bool:
-    """Tell whether a file of more than 8 bits per channel comes out nearly black, with at most 17 of 256 levels.
+def depth(path: str) -> int:
+    """Return the bits per channel that a file holds, from its header alone.
 
-    So do 12 bits in a file of 16 that does not say so. False for what cannot be read.
+    Raises:
+        ImageError: as `decode`, for what the header shows.
     """
-    try:
-        return _read(path, path, forms.depth) > 8 and int(decode(path).max()) <= DIM
-    except ImageError:
-        return False
+    return _read(path, path, forms.depth)
 
 
 def _upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
@@ -142,47 +137,45 @@ def _upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
 def _read(source: str | bytes, called: str, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
     """Return what `use` makes of the opened file; where its metadata are in the way, of a copy without them."""
     try:
-        with _file(source) as file:
-            try:
-                return _used(file, use)
-            except (Image.DecompressionBombError, forms.FormError):
+        if isinstance(source, str):
+            _check(source)
+        try:
+            return _used(source, use)
+        except (Image.DecompressionBombError, forms.FormError):
+            raise
+        except Exception:
+            bare = without_metadata(source)
+            if bare is None:
                 raise
-            except Exception:
-                bare = without_metadata(file)
-                if bare is None:
-                    raise
-            return _used(BytesIO(bare), use)
+        return _used(bare, use)
     except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
         raise ImageError(f"{called}: {_reason(error)}") from error
 
 
-def _used(file: IO[bytes], use: Callable[[ImageFile.ImageFile], Result]) -> Result:
-    file.seek(0)
+def _check(path: str) -> None:
+    if not os.path.isfile(path):  # a FIFO or device would block or never end
+        raise OSError("not a regular file" if os.path.exists(path) else "no such file")
+    if os.path.getsize(path) == 0:
+        raise OSError("the file is empty")
+
+
+def _used(source: str | bytes, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
     try:
-        opened = Image.open(file, formats=FORMATS)
-    except Image.DecompressionBombError:
+        opened = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except (Image.DecompressionBombError, PermissionError):
         raise
     except Exception as error:
-        raise OSError(forms.refusal(file, error)) from error
+        raise OSError(forms.refusal(source, error)) from error
     with opened as image:
-        if problem := forms.problem(image, file):
+        image.filename = ""  # else Pillow maps grey TIFF files into memory, turned ones with their sides swapped
+        if problem := forms.problem(image):
             raise forms.FormError(problem)
         try:
             return use(image)
         except Exception as error:
-            if "truncated" not in str(error) and (form := forms.unusual(image, file)):
+            if "truncated" not in str(error) and (form := forms.unusual(image, source)):
                 raise forms.FormError(form) from error
             raise
-
-
-def _file(source: str | bytes) -> IO[bytes]:
-    if isinstance(source, bytes):
-        return BytesIO(source)
-    if not os.path.isfile(source):  # a FIFO or device would block or never end
-        raise OSError("not a regular file" if os.path.exists(source) else "no such file")
-    if os.path.getsize(source) == 0:
-        raise OSError("the file is empty")
-    return open(source, "rb")
 
 
 def _decoded(image: ImageFile.ImageFile, shorter: int | None) -> Pixels:
@@ -230,18 +223,18 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: ImageFile.ImageFile) -> Image.Image:
     """Load an opened image and return its RGB picture."""
-    depth, tags = forms.depth(image), forms.tags_of(image)
+    bits, tags = forms.depth(image), forms.tags_of(image)
     if image.format == "PNG" and "transparency" in image.info and image.mode != "P":
-        if depth == 16:
+        if bits == 16:
             return _without_one_colour(image)
-        if depth > 1:  # the file gives the colour in its own depth, Pillow compares it with levels of 8 bits
-            most = (1 << depth) - 1
+        if bits > 1:  # the file gives the colour in its own depth, Pillow compares it with levels of 8 bits
+            most = (1 << bits) - 1
             image.info["transparency"] = ((np.asarray(image.info["transparency"]) & most) * 255 // most).tolist()
     image.load()  # Pillow turns a TIFF upright while it loads, and drops the tag
     if not image.mode.startswith("I"):
         return _to_rgb(image)
     # 16-bit grey; Pillow's own conversion clips 1000 to 255
-    most = 4095 if depth == 12 else 65535
+    most = 4095 if bits == 12 else 65535
     levels = np.clip(np.asarray(image).astype(np.int64), 0, most)
     if tags.get(forms.PHOTOMETRIC) == forms.WHITE_IS_ZERO:  # which Pillow inverts up to 8 bits only
         levels = most - levels
@@ -254,6 +247,8 @@ def _without_one_colour(image: ImageFile.ImageFile) -> Image.Image:
     assert file is not None
     low = None
     if image.mode == "RGB":  # of which Pillow keeps the high bytes; read the other way round they are the low ones
+        from PIL.PngImagePlugin import PngImageFile
+
         file.seek(0)
         low = PngImageFile(file)
         low.tile = [low.tile[0]._replace(args="RGB;16L")]

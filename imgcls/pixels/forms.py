@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from io import BytesIO
 from typing import IO, Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 HEAD = 70  # bytes: enough to tell a format, and all masks of a BMP
@@ -60,19 +60,19 @@ class FormError(OSError):
     """A sound file of a form whose pixels would come out wrong."""
 
 
-def problem(image: ImageFile, file: IO[bytes]) -> str | None:
-    """Return why an opened image is refused, with what to do; None: its pixels come out right.
+def content(source: str | bytes) -> IO[bytes]:
+    """Open a file (path) or its bytes."""
+    return BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
-    Args:
-        image: as Pillow opened it, not yet loaded.
-        file: its content; the position is kept.
-    """
-    if image.format not in ("TIFF", "BMP", "PPM"):
+
+def problem(image: ImageFile) -> str | None:
+    """Return why an image that is opened and not yet loaded is refused, with what to do; None: it comes out right."""
+    if image.format not in ("TIFF", "BMP", "PPM") or image.fp is None:
         return None
-    position = file.tell()
-    file.seek(0)
-    head = file.read(HEAD)
-    file.seek(position)
+    position = image.fp.tell()
+    image.fp.seek(0)
+    head = image.fp.read(HEAD)
+    image.fp.seek(position)
     if image.format == "TIFF":
         return _tiff(tags_of(image), head[:2])
     if image.format == "BMP":
@@ -102,24 +102,19 @@ def depth(image: ImageFile) -> int:
     return 8
 
 
-def refusal(file: IO[bytes], error: Exception) -> str:
-    """Return what is to be said of a file that Pillow does not open: what it is, and what to do.
-
-    Args:
-        file: its content.
-        error: Pillow's.
-    """
-    file.seek(0)
-    head = file.read(HEAD)
-    kind = format_of(head)
-    if kind is None:
-        return _other(head)
-    if kind == "JPEG" and (words := _jpeg(file)):
-        return words
-    if kind == "TIFF" and (words := _unopened_tiff(file, head)):
-        return words
-    if isinstance(error, UnidentifiedImageError):  # Pillow keeps the reason to itself
-        error = _reason(file, kind) or error
+def refusal(source: str | bytes, error: Exception) -> str:
+    """Return what is to be said of a file (path) or its bytes that Pillow does not open, with `error`."""
+    with content(source) as file:
+        head = file.read(HEAD)
+        kind = format_of(head)
+        if kind is None:
+            return _other(head)
+        if kind == "JPEG" and (words := _jpeg(file)):
+            return words
+        if kind == "TIFF" and (words := _unopened_tiff(file, head)):
+            return words
+        if isinstance(error, UnidentifiedImageError):  # Pillow keeps the reason to itself
+            error = _reason(file, kind) or error
     words = " ".join(str(error).split())
     if words.startswith("Unsupported "):  # a sound BMP
         return f"{words.replace('Unsupported', 'unsupported')}: save it as PNG"
@@ -137,9 +132,12 @@ def _reason(file: IO[bytes], kind: str) -> Exception | None:
     return None
 
 
-def unusual(image: ImageFile, file: IO[bytes]) -> str | None:
+def unusual(image: ImageFile, source: str | bytes) -> str | None:
     """Return the form of an opened image that could not be decoded, when that may be why."""
-    return _jpeg(file) if image.format in ("JPEG", "MPO") else None
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    with content(source) as file:
+        return _jpeg(file)
 
 
 def format_of(head: bytes) -> str | None:
@@ -240,6 +238,8 @@ def _unopened_tiff(file: IO[bytes], head: bytes) -> str | None:
     """Return the form of a TIFF that Pillow does not open; None: it is damaged."""
     if head[:4] == b"MM\0+":
         return "a BigTIFF in big-endian byte order: save it as TIFF or PNG"
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
     try:
         tags = ImageFileDirectory_v2(head[: 16 if head[2] == 43 else 8])
         file.seek(tags.next)

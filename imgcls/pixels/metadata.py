@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import IO
 
-from imgcls.pixels.forms import PNG_SIGNATURE, format_of
+from imgcls.pixels.forms import PNG_SIGNATURE, content, format_of
 
 MOST = 2**27  # bytes of a file that are copied at most
 
@@ -21,29 +20,29 @@ TIFF_KEPT = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293,
 TIFF_KEPT |= {332, 338, 339, 347, *range(512, 522), *range(529, 533)}
 
 
-def without_metadata(file: IO[bytes]) -> bytes | None:
-    """Return a copy of a PNG, JPEG or TIFF file without its metadata.
+def without_metadata(source: str | bytes) -> bytes | None:
+    """Return a PNG, JPEG or TIFF file (path) or its bytes without its metadata.
 
     None: it has none, is cut off, damaged elsewhere, of another format, or larger than `MOST`.
     """
-    if file.seek(0, 2) > MOST:
+    with content(source) as file:
+        whole = file.read(MOST + 1)
+    strip = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff}.get(format_of(whole) or "")
+    if strip is None or len(whole) > MOST:
         return None
-    file.seek(0)
-    content = file.read()
-    strip = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff}.get(format_of(content) or "")
     try:
-        bare = strip(content) if strip else None
+        bare = strip(whole)
     except (struct.error, IndexError):  # cut off, which stays an error
         return None
-    return bare if bare != content else None
+    return bare if bare != whole else None
 
 
-def _png(content: bytes) -> bytes:
+def _png(whole: bytes) -> bytes:
     parts, place, name = [PNG_SIGNATURE], len(PNG_SIGNATURE), b""
     while name != b"IEND":
-        length, name = struct.unpack_from(">I4s", content, place)
-        chunk = content[place : place + length + 12]
-        (checksum,) = struct.unpack_from(">I", content, place + length + 8)
+        length, name = struct.unpack_from(">I4s", whole, place)
+        chunk = whole[place : place + length + 12]
+        (checksum,) = struct.unpack_from(">I", whole, place + length + 8)
         needed = not name[0] & 0x20 or name in PNG_KEPT  # a capital letter: no decoder may skip it
         if needed and not (name == b"eXIf" and checksum != zlib.crc32(chunk[4:-4])):
             parts.append(chunk)
@@ -51,11 +50,11 @@ def _png(content: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _jpeg(content: bytes) -> bytes:
-    parts, place = [content[:2]], 2
-    while content[place + 1] != 0xDA:  # where the pixels begin
-        marker, length = struct.unpack_from(">HH", content, place)
-        segment = content[place : place + length + 2]
+def _jpeg(whole: bytes) -> bytes:
+    parts, place = [whole[:2]], 2
+    while whole[place + 1] != 0xDA:  # where the pixels begin
+        marker, length = struct.unpack_from(">HH", whole, place)
+        segment = whole[place : place + length + 2]
         if not 0xFF02 <= marker <= 0xFFFE or length < 2 or len(segment) < length + 2:
             raise IndexError
         # JFIF's and Adobe's segments tell the colours, unless they are too short for it; EXIF the orientation.
@@ -64,20 +63,20 @@ def _jpeg(content: bytes) -> bytes:
         if kept or not (0xFFE0 <= marker <= 0xFFEF or marker == 0xFFFE):
             parts.append(segment)
         place += length + 2
-    return b"".join([*parts, content[place:]])
+    return b"".join([*parts, whole[place:]])
 
 
-def _tiff(content: bytes) -> bytes:
-    order, big = ("<" if content[:1] == b"I" else ">"), b"+" in content[2:4]
+def _tiff(whole: bytes) -> bytes:
+    order, big = ("<" if whole[:1] == b"I" else ">"), b"+" in whole[2:4]
     count, address, size = ("Q", "Q", 20) if big else ("H", "I", 12)
-    (place,) = struct.unpack_from(order + address, content, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + count, content, place)
+    (place,) = struct.unpack_from(order + address, whole, 8 if big else 4)
+    (entries,) = struct.unpack_from(order + count, whole, place)
     first = place + struct.calcsize(order + count)
     kept = [
-        content[start : start + size]
+        whole[start : start + size]
         for start in range(first, first + size * min(entries, 2**16), size)
-        if struct.unpack_from(order + "H", content, start)[0] in TIFF_KEPT
+        if struct.unpack_from(order + "H", whole, start)[0] in TIFF_KEPT
     ]
     end = bytes(struct.calcsize(order + address))  # no second page
     directory = struct.pack(order + count, len(kept)) + b"".join(kept) + end
-    return content[:place] + directory + content[place + len(directory) :]
+    return whole[:place] + directory + whole[place + len(directory) :]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from counting import summarise
 from drawing import draw_tree
+from PIL import Image
 from typer.testing import Result
 
 from imgcls.cli.evaluate import show
@@ -357,3 +358,16 @@ def test_a_usage_error_leaves_no_folder_behind(run: Run, best: Path, colours: Pa
     result = run("evaluate", "--data", colours, "--ckpt", best, "--out", tmp_path / "report", "--positive", "rad")
     refused(result, Exit.USAGE)
     assert os.listdir(tmp_path) == []
+
+
+def test_pictures_of_which_little_is_left_are_named(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(colours, tmp_path / "data")
+    options = ("--ckpt", best, "--workers", 0, "--batch-size", 5)
+    assert "warning" not in run("evaluate", "--data", data, *options).stderr
+    for name in ("blue/03.png", "red/05.png"):
+        Image.fromarray(np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)).save(data / "test" / name)
+    result = run("evaluate", "--data", data, *options)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert line.startswith("warning: 2 of 12 images have more than 8 bits per channel and come out nearly black, ")
+    assert f"(first: {data / 'test/blue/03.png'})" in line

@@ -174,3 +174,17 @@ def test_an_input_without_images_is_said_beside_those_that_have_some(
     assert result.exit_code == Exit.SOME_FAILED
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [str(image)]
     assert f"error: {tmp_path / nothing}: no images there; give files" in result.stderr
+
+
+def test_pictures_of_which_little_is_left_are_named(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
+    twelve = tmp_path / "twelve.png"
+    Image.fromarray(np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)).save(twelve)
+    Image.new("L", (16, 16), 3).save(tmp_path / "night.png")  # as dark, but all that the file holds
+    red = colours / "test/red/00.png"
+    result = run("predict", twelve, red, tmp_path, "--ckpt", best)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 4
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert line.startswith("warning: 2 of 4 images have more than 8 bits per channel and come out nearly black, ")
+    assert f"(first: {twelve})" in line
+    assert "warning" not in run("predict", red, tmp_path / "night.png", "--ckpt", best).stderr

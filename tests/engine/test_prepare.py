@@ -201,3 +201,17 @@ def test_only_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(FileImages, "load", lambda images, index: pytest.fail("decoded"))
     assert prepare(tiny(data).data).preprocess.size == 16
     assert len(opened) == 5
+
+
+# Findings -------------------------------------------------------------------------------------------------------------
+
+
+def test_training_images_of_which_little_is_left_are_found(tmp_path: Path) -> None:
+    data = of_sizes(tmp_path / "data", (16, 16), (16, 16))
+    assert [finding.code for finding in prepared(data).splits.findings] == []
+    for name in "ab":
+        Image.fromarray(np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)).save(data / name / "2.png")
+    (found,) = prepared(data, val_split=0).splits.findings
+    assert (found.code, found.severity) == ("dim-images", "warning")
+    assert str(found).startswith("2 of 6 images that were looked at have more than 8 bits per channel and come out ")
+    assert found.paths == (str(data / "a/2.png"), str(data / "b/2.png"))
