@@ -92,10 +92,10 @@ def depth(image: ImageFile) -> int:
     """Return the bits per channel that a file holds, of an image that is opened and not yet loaded."""
     if image.format == "TIFF":
         return _numbers(tags_of(image).get(BITS, 1))[0]
-    if image.format == "PNG":
+    if image.format == "PNG" and image.tile:
         packing = str(image.tile[0].args).partition(";")[2]  # of "L;2", "RGB;16B"; "1" is one bit, "L" are eight
         return int(packing.rstrip("B")) if packing else 1 if image.mode == "1" else 8
-    if image.format == "PPM":
+    if image.format == "PPM" and image.tile:
         arguments = image.tile[0].args
         most = arguments[1] if isinstance(arguments, tuple) and isinstance(arguments[1], int) else 0
         return 32 if image.mode == "F" else 16 if image.mode.startswith("I") or most > 255 else 8
@@ -111,14 +111,17 @@ def refusal(source: str | bytes, error: Exception) -> str:
             return _other(head)
         if kind == "JPEG" and (words := _jpeg(file)):
             return words
-        if kind == "TIFF" and (words := _unopened_tiff(file, head)):
-            return words
         if isinstance(error, UnidentifiedImageError):  # Pillow keeps the reason to itself
             error = _reason(file, kind) or error
+        if kind == "TIFF" and (words := _unopened_tiff(file, head, str(error))):
+            return words
     words = " ".join(str(error).split())
     if words.startswith("Unsupported "):  # a sound BMP
         return f"{words.replace('Unsupported', 'unsupported')}: save it as PNG"
-    if isinstance(error.__cause__ or error, struct.error | IndexError):
+    cause = error.__cause__ or error
+    if isinstance(cause, KeyError):
+        words = f"tag {words} is missing"
+    if isinstance(cause, struct.error | IndexError):
         words = "its header is cut off"
     return f"a damaged {kind} file{f' ({words})' if not words.startswith('not ') else ''}"
 
@@ -215,7 +218,8 @@ def _channels(tags: Mapping[int, Any], photometric: int, channels: int, bits: in
     samples = tags.get(SAMPLES, channels if compression in JPEGS else 1)
     apart = tags.get(PLANES, 1) == 2 and samples > 1
     if samples != channels + len(extras) and (photometric, samples, extras, apart) != (RGB, 4, (), False):
-        return f"a TIFF with {samples} channels, of which {name} explains {channels}: save it as RGB"
+        count = f"{samples} channel{'s' if samples > 1 else ''}"
+        return f"a TIFF with {count} where {name} has {channels}: save it as RGB"
     alpha = next((extra for extra in extras if extra != UNSPECIFIED), None)
     if alpha not in (None, PREMULTIPLIED, ALPHA) or extras.count(UNSPECIFIED) < len(extras) - 1:
         return f"a TIFF whose extra channels are not understood ({name}): save it as PNG"
@@ -234,7 +238,7 @@ def _channels(tags: Mapping[int, Any], photometric: int, channels: int, bits: in
     return None
 
 
-def _unopened_tiff(file: IO[bytes], head: bytes) -> str | None:
+def _unopened_tiff(file: IO[bytes], head: bytes, reason: str) -> str | None:
     """Return the form of a TIFF that Pillow does not open; None: it is damaged."""
     if head[:4] == b"MM\0+":
         return "a BigTIFF in big-endian byte order: save it as TIFF or PNG"
@@ -248,6 +252,8 @@ def _unopened_tiff(file: IO[bytes], head: bytes) -> str | None:
             return None
         if words := _tiff(tags, head[:2]):
             return words
+        if not reason.startswith(("unknown pixel mode", "Invalid value for samples")):
+            return None
         (bits, *_), samples = _numbers(tags.get(BITS, 1)), tags.get(SAMPLES, 1)
         name, channels, _ = PHOTOMETRICS[tags.get(PHOTOMETRIC, 0)]
     except Exception:  # damage may give anything

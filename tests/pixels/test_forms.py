@@ -263,7 +263,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "16-bit grey and alpha": (tiff(samples(2, 16), extras=(ALPHA,)), "a TIFF with 16-bit grey and 1 extra channel"),
     "13 channels": (tiff(samples(13, 8), RGB, extras=(0,) * 10), "a TIFF with 8-bit RGB and 10 extra channels"),
-    "two channels": (tiff(samples(2, 8)), "a TIFF with 2 channels, of which grey explains 1"),
+    "two channels": (tiff(samples(2, 8)), "a TIFF with 2 channels where grey has 1: save it as RGB"),
     "double": (tiff(GREY / 255, kind=FLOAT), "a TIFF with 64-bit floating-point values (grey)"),
     "float RGB": (tiff((COLOUR / 255).astype(np.float32), RGB, kind=FLOAT), "a TIFF with 32-bit floating-point values"),
     "white-is-zero float": (
