@@ -72,7 +72,10 @@ def problem(image: ImageFile) -> str | None:
     position = image.fp.tell()
     image.fp.seek(0)
     head = image.fp.read(HEAD)
+    cut_off = image.format == "TIFF" and _is_cut_off(image.fp, tags_of(image).offset, head)
     image.fp.seek(position)
+    if cut_off:  # without its last tags a signed TIFF would be an unsigned one
+        return "image file is truncated (in its list of tags)"
     if image.format == "TIFF":
         return _tiff(tags_of(image), head[:2])
     if image.format == "BMP":
@@ -82,10 +85,17 @@ def problem(image: ImageFile) -> str | None:
     return None
 
 
-def tags_of(image: ImageFile) -> Mapping[int, Any]:
-    """Return the tags of an opened TIFF; of other files none."""
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-    return tags
+def tags_of(image: ImageFile) -> Any:
+    """Return the tags of an opened TIFF, as a mapping from numbers; of other files none."""
+    return getattr(image, "tag_v2", {})
+
+
+def _is_cut_off(file: IO[bytes], place: int, head: bytes) -> bool:
+    order, big = ("<" if head[:1] == b"I" else ">"), b"+" in head[2:4]
+    file.seek(place)
+    (entries,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+    end = file.tell() + entries * (20 if big else 12)
+    return bool(end > file.seek(0, 2))
 
 
 def depth(image: ImageFile) -> int:

@@ -32,7 +32,7 @@ def without_metadata(source: str | bytes) -> bytes | None:
         return None
     try:
         bare = strip(whole)
-    except (struct.error, IndexError):  # cut off, which stays an error
+    except (struct.error, IndexError, OverflowError):  # cut off, which stays an error
         return None
     return bare if bare != whole else None
 
@@ -72,11 +72,9 @@ def _tiff(whole: bytes) -> bytes:
     (place,) = struct.unpack_from(order + address, whole, 8 if big else 4)
     (entries,) = struct.unpack_from(order + count, whole, place)
     first = place + struct.calcsize(order + count)
-    kept = [
-        whole[start : start + size]
-        for start in range(first, first + size * min(entries, 2**16), size)
-        if struct.unpack_from(order + "H", whole, start)[0] in TIFF_KEPT
-    ]
-    end = bytes(struct.calcsize(order + address))  # no second page
-    directory = struct.pack(order + count, len(kept)) + b"".join(kept) + end
+    end = first + size * entries
+    struct.unpack_from(order + address, whole, end)  # all of it is there
+    found = [whole[start : start + size] for start in range(first, end, size)]
+    kept = [entry for entry in found if struct.unpack_from(order + "H", entry)[0] in TIFF_KEPT]
+    directory = struct.pack(order + count, len(kept)) + b"".join(kept) + bytes(struct.calcsize(address))  # no 2nd page
     return whole[:place] + directory + whole[place + len(directory) :]

@@ -153,6 +153,16 @@ def test_a_tiff_is_its_picture_whatever_its_metadata(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_tiff_that_is_cut_off_stays_refused_at_every_length() -> None:
+    for compression in (1, 8):
+        whole = tiff(PICTURE, RGB, compression=compression, t270=(7, 7))
+        assert np.array_equal(decode(whole), PICTURE)
+        for length in range(len(whole) - 5, len(whole) - 300, -1):  # four bytes say that no page follows
+            with pytest.raises(ImageError):
+                decode(whole[:length])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_no_library_prints_what_it_thinks_of_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Libtiff writes to the process's own error stream, Pillow logs."""
     private = tiff(PICTURE, RGB, compression=8, t65000=(1, 2, 3))
