@@ -22,7 +22,7 @@ from imgcls.errors import WriteError
 
 SHARE = 0.5  # of the free disk, that all files in the folder may take together
 SUFFIX = ".pixels"
-FORMAT = 1  # to be raised when the layout, or what our own code makes of a picture, changes
+FORMAT = 2  # to be raised when the layout, or what our own code makes of a picture, changes
 A_DAY = 24 * 3600  # seconds
 
 

@@ -67,7 +67,8 @@ def decode(source: str | bytes, name: str | None = None, shorter: int | None = N
             many pixels; JPEG files of that size are decoded several times sooner. None: all pixels.
 
     Raises:
-        ImageError: not one of `FORMATS`, damaged, truncated, too large or unreadable.
+        ImageError: not one of `FORMATS`, of a form that would come out wrong, damaged, truncated, too large or
+            unreadable.
     """
     called = name if name is not None else source if isinstance(source, str) else "image"
     return _read(source, called, lambda image: _decoded(image, shorter))

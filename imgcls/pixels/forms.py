@@ -36,7 +36,7 @@ RAW, FAX, JPEGS = 1, (2, 3, 4), (6, 7)
 COMPRESSIONS = (RAW, *FAX, 5, *JPEGS, 8, 32773, 32946, 34925, 50000)
 OTHER_COMPRESSIONS = {34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL", 34676: "SGI Log"}
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
-UNSPECIFIED, PREMULTIPLIED, ALPHA = 0, 1, 2
+UNSPECIFIED, PREMULTIPLIED, ALPHA, CORELS_ALPHA = 0, 1, 2, 999
 
 # JPEG: marker of the frame header -> kind; the three common ones are not named
 SCANS = {0xC0: "", 0xC1: "", 0xC2: "", 0xC3: "lossless", 0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded"}
@@ -204,7 +204,7 @@ def _tiff(tags: Mapping[int, Any], order: bytes) -> str | None:
         return f"a TIFF with {bits[0]}-bit {name} whose bits are in reverse order: save it as PNG"
     if order == b"MM" and (photometric, bits[0]) in ((WHITE_IS_ZERO, 16), (BLACK_IS_ZERO, 12)):
         return f"a TIFF with {bits[0]}-bit {name} in big-endian byte order: save it as PNG"
-    if photometric == PALETTE and 0 < max(tags.get(COLOUR_MAP, (0,))) < 256:
+    if photometric == PALETTE and 0 < max(_numbers(tags.get(COLOUR_MAP, 0))) < 256:
         return "a TIFF whose palette has 8-bit colours, where 16 bits belong: save it as PNG"
     if photometric == YCBCR and compression == RAW and tags.get(SUBSAMPLING) != (1, 1):
         return "a TIFF with subsampled YCbCr and no compression: save it as RGB"
@@ -227,11 +227,12 @@ def _channels(tags: Mapping[int, Any], photometric: int, channels: int, bits: in
     extras = _numbers(tags.get(EXTRA_SAMPLES, ()))
     samples = tags.get(SAMPLES, channels if compression in JPEGS else 1)
     apart = tags.get(PLANES, 1) == 2 and samples > 1
-    if samples != channels + len(extras) and (photometric, samples, extras, apart) != (RGB, 4, (), False):
+    unexplained_alpha = (photometric, samples, extras, apart) == (RGB, 4, (), False)  # which many programs write
+    if samples != channels + len(extras) and not unexplained_alpha:
         count = f"{samples} channel{'s' if samples > 1 else ''}"
         return f"a TIFF with {count} where {name} has {channels}: save it as RGB"
     alpha = next((extra for extra in extras if extra != UNSPECIFIED), None)
-    if alpha not in (None, PREMULTIPLIED, ALPHA) or extras.count(UNSPECIFIED) < len(extras) - 1:
+    if alpha not in (None, PREMULTIPLIED, ALPHA, CORELS_ALPHA) or extras.count(UNSPECIFIED) < len(extras) - 1:
         return f"a TIFF whose extra channels are not understood ({name}): save it as PNG"
     if alpha is not None and photometric not in (BLACK_IS_ZERO, RGB, PALETTE):
         return f"a TIFF with {name} and transparency: save it as RGB"
@@ -285,15 +286,11 @@ def _bmp(image: ImageFile, head: bytes) -> str | None:
     size = struct.unpack_from("<I", head, 14)[0]
     bits = struct.unpack_from("<H", head, 24 if size == 12 else 28)[0]
     # Pillow drops a palette that is black and white or the levels themselves, and the number of bits with it.
-    if image.mode in ("1", "L") and bits != (1 if image.mode == "1" else 8) and _codec(image) == "raw":
+    if image.mode in ("1", "L") and bits != (1 if image.mode == "1" else 8) and image.tile[0].codec_name == "raw":
         return f"a BMP with {bits} bits and a palette of greys only: save it as PNG"
     if bits == 16 and size >= 56 and _masks(head)[3]:
         return "a BMP with 16 bits and transparency: save it as PNG"
     return None
-
-
-def _codec(image: ImageFile) -> str:
-    return image.tile[0].codec_name
 
 
 def _masks(head: bytes) -> tuple[int, ...]:

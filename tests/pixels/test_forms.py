@@ -61,9 +61,13 @@ def tiff(
     apart: bool = False,
     tiled: bool = False,
     rows: int = HEIGHT,
+    strip: bytes | None = None,
     **tags: tuple[int, ...],
 ) -> bytes:
-    """Write a TIFF by the book; `tags` are further ones, named t262 and so on."""
+    """Write a TIFF by the book: of `values`, or of a strip that holds them already.
+
+    `tags` are further ones, named t262 and so on. The pixels begin at byte 8.
+    """
     bits = bits or values.dtype.itemsize * 8
     channels = values.shape[2]
     blocks = []
@@ -77,6 +81,7 @@ def tiff(
     contents = [packed(block, bits, order) for block in blocks]
     if compression == DEFLATE:
         contents = [zlib.compress(content) for content in contents]
+    contents = contents if strip is None else [strip]
     lengths = [len(content) for content in contents]
     offsets = [8 + sum(lengths[:number]) for number in range(len(lengths))]
     entries: dict[int, tuple[int, ...]] = {256: (WIDTH,), 257: (HEIGHT,), 258: (bits,) * channels, 259: (compression,)}
@@ -225,6 +230,21 @@ def test_a_fax_is_black_on_white(compression: str, photometric: int) -> None:
     picture, file = Image.fromarray(samples(1, 8)[:, :, 0] > 100), io.BytesIO()
     picture.save(file, "TIFF", compression=compression, tiffinfo={262: photometric})
     assert np.array_equal(decode(file.getvalue()), np.asarray(picture.convert("RGB")))
+
+
+def test_jpeg_of_the_old_style_gives_the_picture(tmp_path: Path) -> None:
+    jpeg = io.BytesIO()
+    Image.fromarray(samples(3, 8)).save(jpeg, "JPEG", quality=100, subsampling=0)
+    where = {"t513": (8,), "t514": (len(jpeg.getvalue()),), "t530": (1, 1)}
+    content = tiff(samples(3, 8), YCBCR, compression=6, strip=jpeg.getvalue(), **where)  # type: ignore[arg-type]
+    assert differs(content, samples(3, 8), tmp_path / "x.tif") <= 6
+
+
+@pytest.mark.parametrize("extras", [(), (999,)])
+def test_a_fourth_channel_beside_rgb_is_alpha_as_many_programs_mean_it(extras: tuple[int, ...], tmp_path: Path) -> None:
+    values = samples(4, 8)
+    expected = shown(values, RGB, 8, (ALPHA,))
+    assert differs(tiff(values, RGB, extras=extras), expected, tmp_path / "x.tif") <= 1
 
 
 def test_lab_colours_within_the_precision_of_its_conversion() -> None:
