@@ -33,6 +33,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 MOST_METADATA = 2**24  # bytes of a JPEG file beside its pixels; others are left to Pillow
 
+EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB")  # modes of PIL images
+
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,13 +80,13 @@ def in_memory(picture: Image.Image | npt.NDArray[Any], name: str, shorter: int |
     """Return what `decode` gives for a file, of a picture that is in memory: uint8 [height, width, 3].
 
     Args:
-        picture: a PIL image, which is brought to upright RGB as a file is; or an array uint8 [height, width, 3] in RGB
-            or [height, width] in grey, taken as it is.
+        picture: a PIL image, which is brought to upright RGB as a file is (one whose pixels PIL has read already must
+            have 8 bits per channel); or an array uint8 [height, width, 3] in RGB or [height, width] in grey.
         name: how errors call it.
         shorter: as `decode`.
 
     Raises:
-        ImageError: an array of another kind, or a file that PIL opened and cannot load.
+        ImageError: an array or image of another kind; or as `decode`, for a file that PIL has opened only.
     """
     if isinstance(picture, np.ndarray):
         grey = picture.ndim == 2
@@ -93,8 +95,12 @@ def in_memory(picture: Image.Image | npt.NDArray[Any], name: str, shorter: int |
             raise ImageError(f"{name}: is {kind}; give uint8 [height, width, 3] in RGB, or [height, width] in grey")
         return reduced(np.repeat(picture[:, :, None], 3, axis=2) if grey else picture, shorter)
     try:
-        return _decoded(picture, shorter) if _is_unread(picture) else _converted(picture, shorter)
-    except Exception as error:  # as in `decode`: a file that PIL opened is decoded here
+        if isinstance(picture, ImageFile.ImageFile) and picture.tile:  # opened, and its pixels not yet read
+            return _used_now(picture, lambda image: _decoded(image, shorter))
+        if picture.mode not in EIGHT_BITS:
+            raise OSError(f"a PIL image of mode {picture.mode}; give one of 8 bits, such as mode RGB")
+        return _turned(reduced(np.asarray(_to_rgb(picture)), shorter), picture)
+    except Exception as error:  # as in `_read`
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
@@ -168,15 +174,25 @@ def _used(source: str | bytes, use: Callable[[ImageFile.ImageFile], Result]) -> 
     except Exception as error:
         raise OSError(forms.refusal(source, error)) from error
     with opened as image:
-        image.filename = ""  # else Pillow maps grey TIFF files into memory, turned ones with their sides swapped
-        if problem := forms.problem(image):
-            raise forms.FormError(problem)
         try:
-            return use(image)
+            return _used_now(image, use)
+        except forms.FormError:
+            raise
         except Exception as error:
             if "truncated" not in str(error) and (form := forms.unusual(image, source)):
                 raise forms.FormError(form) from error
             raise
+
+
+def _used_now(image: ImageFile.ImageFile, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
+    if problem := forms.problem(image):
+        raise forms.FormError(problem)
+    # Else Pillow maps grey TIFF files into memory, turned ones with their sides swapped.
+    filename, image.filename = image.filename, ""
+    try:
+        return use(image)
+    finally:
+        image.filename = filename
 
 
 def _decoded(image: ImageFile.ImageFile, shorter: int | None) -> Pixels:
@@ -184,6 +200,11 @@ def _decoded(image: ImageFile.ImageFile, shorter: int | None) -> Pixels:
     pixels = _sound_jpeg(image, divisor)
     if pixels is None:
         pixels = reduced(np.asarray(_rgb(image)), shorter)
+    return _turned(pixels, image)
+
+
+def _turned(pixels: Pixels, image: Image.Image) -> Pixels:
+    """Turn pixels upright, as the metadata of their image say."""
     transpose = _UPRIGHT.get(_orientation(image))
     return pixels if transpose is None else np.asarray(Image.fromarray(pixels).transpose(transpose))
 

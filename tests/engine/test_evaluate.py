@@ -123,7 +123,7 @@ def of_one_image(done: Run, path: Path) -> int:
     count(
         *(build_model(loaded.card, loaded.model), batches, listing.classes, torch.device("cpu")),
         split="one",
-        each=lambda logits, labels, predicted, losses: answers.extend(predicted.tolist()),
+        each=lambda images, logits, labels, predicted, losses: answers.extend(predicted.tolist()),
     )
     (answer,) = answers
     return answer

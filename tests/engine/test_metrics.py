@@ -57,7 +57,7 @@ def planted(labels: npt.NDArray[np.int64], classes: int, seed: int = 0) -> tuple
     report = count(
         *(Planted(logits), batches, listing.classes, torch.device("cpu")),
         split="val",
-        each=lambda logits, labels, predicted, losses: answers.append(predicted),
+        each=lambda images, logits, labels, predicted, losses: answers.append(predicted),
     )
     return with_pairs(report, labels, torch.cat(answers).numpy()), logits
 
@@ -142,7 +142,7 @@ def test_memory_grows_with_the_classes_and_not_with_their_square() -> None:
             report = count(
                 *(Planted(logits), batches, listing.classes, torch.device("cpu")),
                 split="val",
-                each=lambda logits, labels, predicted, losses: answers.append(predicted),
+                each=lambda images, logits, labels, predicted, losses: answers.append(predicted),
             )
         report = with_pairs(report, labels, torch.cat(answers).numpy())
         assert tracemalloc.get_traced_memory()[1] < 50e6

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from imgcls.errors import UsageError
 from imgcls.inference import model as module
@@ -179,6 +179,19 @@ def test_an_image_of_pil_is_turned_upright_and_laid_on_white_as_its_file_is(tmp_
         with Image.open(tmp_path / name) as image:
             by_path, by_image = fake(("red", "green", "blue")).predict([tmp_path / name, image], top_k=3)
         assert by_path.top == by_image.top
+
+
+def test_an_image_of_pil_is_decoded_as_its_file_is_or_refused(tmp_path: Path) -> None:
+    """Once PIL has read 16 bits, nobody can tell their range any more."""
+    ramp = np.outer(np.ones(8), np.linspace(0, 65535, 8)).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    with Image.open(tmp_path / "ramp.png") as image:
+        assert isinstance(image, ImageFile.ImageFile)
+        by_path, by_image = fake(("red", "green", "blue")).predict([tmp_path / "ramp.png", image])
+        assert by_path.top == by_image.top
+        assert image.filename == str(tmp_path / "ramp.png")
+        (again,) = fake(("red", "green", "blue")).predict(image)
+    assert str(again.error).endswith("ramp.png: a PIL image of mode I;16; give one of 8 bits, such as mode RGB")
 
 
 def test_what_is_no_rgb_picture_of_8_bits_fails_alone(paths: dict[str, str]) -> None:
