@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Seen, Tensors, built, close, of, run, same, tiny
+from small_runs import Seen, Tensors, built, close, draw, of, run, same, tiny
 from torch import nn
 from torch.nn import functional as F
 
@@ -39,6 +39,13 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
+def weighted(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Sum over the images: the cross-entropy with the smoothed target, times the weight of the image's own label."""
+    classes = logits.shape[1]
+    targets = (1 - smoothing) * F.one_hot(labels, classes) + smoothing / classes
+    return (weight[labels] * -(targets * logits.log_softmax(1)).sum(1)).sum()
+
+
 def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
     """Train two epochs at a constant learning rate with nothing but torch, and return the weights."""
     state, plan = built(tiny(data, **asked))
@@ -46,14 +53,12 @@ def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
     if asked["optimizer"] == "sgd":
         options |= {"momentum": asked.get("momentum", 0.9), "nesterov": asked.get("nesterov", False)}
     optimizer = OPTIMIZERS[asked["optimizer"]](network.parameters(), **options)
-    weight = None
+    weight, smoothing = torch.ones(2), asked.get("label_smoothing", 0.0)
     if asked.get("class_weights") == "balanced":
         weight = torch.tensor([7 / (2 * 2), 7 / (2 * 5)])  # two blue and five red images, see `seven`
-    criterion = nn.CrossEntropyLoss(weight, label_smoothing=asked.get("label_smoothing", 0.0), reduction="sum")
     for epoch in (1, 2):
         for batch in plan.batches.epoch(epoch):
-            loss = criterion(network(batch.images), batch.labels)
-            loss = loss / (len(batch.labels) if weight is None else weight[batch.labels].sum())
+            loss = weighted(network(batch.images), batch.labels, weight, smoothing) / weight[batch.labels].sum()
             optimizer.zero_grad()
             loss.backward()
             if "clip_grad" in asked:
@@ -92,6 +97,51 @@ def test_the_norm_of_the_gradient_is_clipped(pictures: Path, seen: Seen) -> None
     seen.norms.clear()
     run(tiny(pictures, dry_run=True))
     assert min(seen.norms) > 0.1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weight", [[1.0, 1.0, 1.0], [0.5, 30.0, 2.0]])
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_the_loss_of_an_image_is_weighted_by_its_own_label(
+    smoothing: float, weight: list[float], share: float
+) -> None:
+    """Against the formula in float64; when images are mixed, for each of the two labels. A filler counts nothing."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(8, 3, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1, 2, 0])
+    weights, real = torch.tensor(weight), torch.ones(8, dtype=torch.bool)
+    plan: Any = SimpleNamespace(class_weights=weights, config=SimpleNamespace(label_smoothing=smoothing))
+    own, others = (
+        weighted(logits.double(), targets, weights.double(), smoothing) for targets in (labels, labels.roll(1))
+    )
+    expected = share * own + (1 - share) * others
+    assert loop._loss(logits, labels, real, share, plan).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loop._loss(logits, labels, ~real, share, plan).item() == 0
+    # Both shares of the labels weigh as much as the labels alone, which is what the step is divided by.
+    assert weights[labels].sum() == weights[labels.roll(1)].sum()
+
+
+def test_without_weights_or_smoothing_the_loss_is_torchs_own_bit_by_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(64, 10, generator=generator), torch.arange(64) % 10
+    for weights, smoothing in ((torch.ones(10), 0.1), (torch.rand(10, generator=generator), 0.0)):
+        plan: Any = SimpleNamespace(class_weights=weights, config=SimpleNamespace(label_smoothing=smoothing))
+        answers = []
+        for ours in (True, False):
+            given = logits.clone().requires_grad_()
+            theirs = F.cross_entropy(given, labels, weight=weights, label_smoothing=smoothing, reduction="none").sum()
+            loss = loop._loss(given, labels, torch.ones(64, dtype=torch.bool), 1.0, plan) if ours else theirs
+            answers.append((loss.detach(), *torch.autograd.grad(loss, given)))
+        assert torch.equal(answers[0][0], answers[1][0])
+        assert torch.equal(answers[0][1], answers[1][1])
+
+
+@pytest.mark.parametrize("mixed", [{}, {"mixup": 0.2}], ids=str)
+def test_a_rare_class_is_neither_lost_nor_answered_for_all(tmp_path: Path, mixed: dict[str, float]) -> None:
+    """50 images for each one of the other class, as far apart as day and night, weighted and smoothed."""
+    data = draw(tmp_path / "data", {"train/blue": 200, "train/red": 4, "val/blue": 10, "val/red": 10}, side=8)
+    asked = {"class_weights": "balanced", "label_smoothing": 0.1, "lr": 1e-2, "epochs": 4, "batch_size": 32}
+    done = run(tiny(data, **asked, **mixed, out=str(tmp_path / "run")))
+    assert done.history[-1]["val_acc"] == 1.0
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
@@ -156,7 +206,7 @@ def test_training_loss_and_accuracy_are_those_of_the_images(seven: Path, monkeyp
     batches = list(plan.batches.epoch(1))
     images, labels = (torch.cat([getattr(batch, part) for batch in batches]) for part in ("images", "labels"))
     logits = state.model(images)
-    expected = F.cross_entropy(logits, labels, weight=plan.class_weights, label_smoothing=0.1)
+    expected = weighted(logits, labels, plan.class_weights, 0.1) / plan.class_weights[labels].sum()
     assert measured["train_loss"] == pytest.approx(expected.item(), abs=1e-6)
     assert measured["train_acc"] == (logits.argmax(1) == labels).double().mean().item()
     assert of(stepped, Stepped)[-1].loss == pytest.approx(expected.item(), abs=1e-6)
