@@ -124,6 +124,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: written by imgcls {values['imgcls_version']}, which is newer: update imgcls"
             )
+        _put_average_first(values)
         check_types(values, {"model": dict, "holdout": torch.Tensor})
         card = ModelCard.from_dict(values)
         model: dict[str, torch.Tensor] = dict(values["model"])
@@ -135,6 +136,18 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     check_finite(model, f"{path}")
     known = {*ModelCard.__dataclass_fields__, "model", "holdout"}
     return Checkpoint(card, model, holdout, {name: value for name, value in values.items() if name not in known})
+
+
+def _put_average_first(values: dict[str, Any]) -> None:
+    """Bring an older last.pt into today's form, in which the figures are of `model`.
+
+    With `--ema` its `model` were the raw weights, and `ema` the average that had been validated.
+    """
+    if "ema" in values and "raw" not in values:
+        average = values.pop("ema")
+        values["raw"] = values["model"] if average else None
+        if average:
+            values["model"] = {name.removeprefix("network."): tensor for name, tensor in average.items()}
 
 
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:

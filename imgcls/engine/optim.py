@@ -133,14 +133,6 @@ class Ema:
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the averaged state dict."""
-        return self.model.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.model.load_state_dict(state)
-
 
 def _one_cycle(step: int, total: int, start: float = 1 / 25, end: float = 1 / 25e4) -> float:
     if total == 1:

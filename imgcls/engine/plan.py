@@ -52,23 +52,23 @@ class State:
         return self.ema.model if self.ema else self.model
 
     def training_dict(self) -> dict[str, Any]:
-        """Return what last.pt holds beside the model."""
+        """Return what last.pt holds beside the model that was validated."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
+            "raw": self.model.network.state_dict() if self.ema else None,  # the weights behind the average
             "step": self.step,
             "history": self.history,
             "processes": self.processes,
         }
 
     def restore(self, training: dict[str, Any]) -> None:
-        """Take over what `training_dict` gave."""
+        """Take over what `training_dict` gave; the validated model's weights are loaded already."""
         restore_optimizer(self.optimizer, training["optimizer"])
         if training["scaler"]:  # empty when the run began without fp16
             self.scaler.load_state_dict(training["scaler"])
-        if self.ema is not None:
-            self.ema.load_state_dict(training["ema"])
+        if training["raw"]:
+            load_state(self.model.network, training["raw"])
         self.step, self.history = training["step"], training["history"]
 
 

@@ -184,7 +184,7 @@ def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:
         if os.path.exists(path / name):
             try:
                 loaded = checkpoint.load(path / name)
-                if not loaded.training.keys() >= {"optimizer", "scaler", "ema", "step", "history", "processes"}:
+                if not loaded.training.keys() >= {"optimizer", "scaler", "raw", "step", "history", "processes"}:
                     raise CheckpointError(f"{path / name}: has no optimizer state; it cannot be continued")
             except CheckpointError as error:
                 problems.append(str(error))

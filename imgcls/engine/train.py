@@ -183,8 +183,8 @@ def _metrics_row(
 
 def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, folder: RunFolder) -> None:
     """Write best.pt, last.pt and metrics.jsonl; in this order a kill in between only repeats an epoch."""
-    splits, last, validated = plan.prepared.splits, state.model.network, state.validated.network
-    for network in (last, validated):
+    splits, raw, validated = plan.prepared.splits, state.model.network, state.validated.network
+    for network in (raw, validated):
         try:
             checkpoint.check_finite(network.state_dict(), "weights")
         except CheckpointError as error:
@@ -204,7 +204,7 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
     card = replace(plan.card, metrics=metrics, epoch=len(state.history))
     if best:
         folder.save_best(Checkpoint(card, validated.state_dict(), splits.holdout))
-    folder.save_last(Checkpoint(card, last.state_dict(), splits.holdout, state.training_dict()))
+    folder.save_last(Checkpoint(card, validated.state_dict(), splits.holdout, state.training_dict()))
     folder.write_metrics(state.history)
 
 

@@ -287,7 +287,8 @@ def test_the_header_counts_what_learns(pictures: Path) -> None:
 
 
 def test_ema_is_validated_and_kept(pictures: Path, tmp_path: Path, seen: Seen) -> None:
-    """best.pt holds the average; last.pt the weights that learn; the accuracy is the average's."""
+    """Both files hold the average, whose accuracy they state; last.pt the weights behind it, too."""
+    from imgcls import checkpoint
     from imgcls.engine.evaluate import evaluate
 
     asked = {"optimizer": "sgd", "lr": 0.02, "schedule": "constant", "warmup_epochs": 0}
@@ -303,11 +304,15 @@ def test_ema_is_validated_and_kept(pictures: Path, tmp_path: Path, seen: Seen) -
         decay = (1 + step) / (10 + step)
         for key, value in state.model.network.state_dict().items():
             average[key] = decay * average[key] + (1 - decay) * value
-    assert close(done.weights("best.pt"), average, 1e-6)
-    assert close(done.weights("last.pt"), state.model.network.state_dict(), 1e-6)
+    last = checkpoint.load(done.folder / "last.pt")
+    assert close(last.training["raw"], state.model.network.state_dict(), 1e-6)
     assert not close(average, state.model.network.state_dict(), 1e-4)
-    report = evaluate(str(pictures), str(done.folder / "best.pt"), device="cpu", workers=0, batch_size=8)
-    assert (report.loss, report.accuracy) == (done.history[0]["val_loss"], done.history[0]["val_acc"])
+    for name in ("best.pt", "last.pt"):
+        assert close(done.weights(name), average, 1e-6)
+        report = evaluate(str(pictures), str(done.folder / name), device="cpu", workers=0, batch_size=8)
+        assert (report.loss, report.accuracy) == (done.history[0]["val_loss"], done.history[0]["val_acc"])
+        stated = checkpoint.load(done.folder / name).card.metrics
+        assert (report.loss, report.accuracy) == (stated["loss"], stated["accuracy"])
 
 
 # Randomness and failure -----------------------------------------------------------------------------------------------

@@ -25,16 +25,15 @@ def test_a_saved_state_is_restored_whole(pictures: Path, tmp_path: Path) -> None
     state, plan = built(config)
     train_epoch(state, plan, 1, 0, lambda event: None)
     state.history.append({"epoch": 1, "val_acc": 0.5})
-    network = state.model.network.state_dict()
-    save(tmp_path / "last.pt", Checkpoint(plan.card, network, NO_HOLDOUT, state.training_dict()))
+    network, average = state.model.network.state_dict(), state.validated.network.state_dict()
+    assert not same(network, average)
+    save(tmp_path / "last.pt", Checkpoint(plan.card, average, NO_HOLDOUT, state.training_dict()))
 
     last = load(tmp_path / "last.pt")
     restored, _, said = build(config, prepare(config.data, last.card, last.holdout), World(), last)
     assert said is None
     assert same(restored.model.network.state_dict(), network)
-    assert restored.ema is not None
-    assert state.ema is not None
-    assert same(restored.ema.state_dict(), state.ema.state_dict())
+    assert same(restored.validated.network.state_dict(), average)
     assert (restored.step, restored.history) == (1, [{"epoch": 1, "val_acc": 0.5}])
     for old, new in zip(
         state.optimizer.param_groups[0]["params"], restored.optimizer.param_groups[0]["params"], strict=True

@@ -16,6 +16,7 @@ from small_runs import COLOURS, Killed, Run, draw, kill_in, of, run, same, start
 from imgcls import checkpoint
 from imgcls.engine import diagnose, run_folder
 from imgcls.engine import train as train_module
+from imgcls.engine.evaluate import evaluate
 from imgcls.errors import CheckpointError, DataError, Exit, ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.schema import EvalReport
@@ -67,7 +68,7 @@ def test_a_resumed_run_equals_a_straight_one(pictures: Path, straight: Run, copy
     for name in ("last.pt", "best.pt"):
         assert same(done.weights(name), straight.weights(name)), name
     first, second = (checkpoint.load(folder / "last.pt").training for folder in (straight.folder, done.folder))
-    assert same(first["ema"], second["ema"])
+    assert same(first["raw"], second["raw"])
     timed = ("seconds", "images_per_second", "data_wait")
     lines = [[{key: row[key] for key in row if key not in timed} for row in a.history] for a in (straight, done)]
     assert lines[0] == lines[1]
@@ -81,6 +82,24 @@ def test_resume_in_each_epoch_and_twice(pictures: Path, straight: Run, tmp_path:
         with pytest.raises(Killed):
             run(tiny(pictures, out=str(folder), resume=True, **RANDOM), kill_in(epoch))
     assert same(resumed(pictures, folder, **RANDOM).weights(), straight.weights())
+
+
+def in_older_form(path: Path) -> None:
+    """Write a last.pt of `--ema` as it once was: the raw weights as the model, and the average beside them."""
+    last = checkpoint.load(path)
+    average = {f"network.{name}": tensor for name, tensor in last.model.items()}
+    training = {name: value for name, value in last.training.items() if name != "raw"} | {"ema": average}
+    checkpoint.save(path, replace(last, model=last.training["raw"], training=training))
+
+
+def test_an_older_run_of_averaged_weights_goes_on_and_its_figures_are_of_the_average(
+    pictures: Path, straight: Run, copy: Path
+) -> None:
+    in_older_form(copy / "last.pt")
+    report = evaluate(str(pictures), str(copy / "last.pt"), device="cpu", workers=0, limit=12)
+    stated = checkpoint.load(copy / "last.pt").card.metrics
+    assert (report.accuracy, report.loss) == (stated["accuracy"], pytest.approx(stated["loss"], rel=1e-6))
+    assert same(resumed(pictures, copy, **RANDOM).weights(), straight.weights())
 
 
 def test_config_json_keeps_what_was_decided_at_the_start(pictures: Path, straight: Run, copy: Path) -> None:

@@ -236,7 +236,8 @@ def test_two_processes_validate_the_batch_norm_statistics_that_they_save(
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
-    stored = checkpoint.load(tmp_path / "best.pt").card.metrics
-    report = evaluate(str(pictures), str(tmp_path / "best.pt"), device="cpu", workers=0, limit=12)
-    assert (report.images, report.accuracy) == (stored["images"], stored["accuracy"])
-    assert report.loss == pytest.approx(stored["loss"], rel=1e-6)
+    for name in ("best.pt", "last.pt"):
+        stored = checkpoint.load(tmp_path / name).card.metrics
+        report = evaluate(str(pictures), str(tmp_path / name), device="cpu", workers=0, limit=12)
+        assert (report.images, report.accuracy) == (stored["images"], stored["accuracy"])
+        assert report.loss == pytest.approx(stored["loss"], rel=1e-6)
