@@ -124,7 +124,7 @@ class TrainConfig:
     weight_decay: float = setting(1e-4, "Weight decay.", low=0)
     schedule: Literal["cosine", "onecycle", "step", "plateau", "constant"] = setting(
         "cosine",
-        "Learning-rate schedule; step: a tenth at 50 % and 75 %; plateau: a tenth after 3 epochs without improvement.",
+        "Learning-rate schedule; step: a tenth at 50 % and 75 %; plateau: a tenth after 3 epochs without a new best.",
     )
     warmup_epochs: float | None = setting(
         None, "Epochs of linear warm-up.", low=0, auto="5 % of the steps, at most 5 epochs; onecycle has its own"
@@ -149,8 +149,10 @@ class TrainConfig:
     )
     channels_last: bool | None = setting(None, "Memory format of the network.", auto="yes, but not on Apple GPUs")
     sync_bn: bool = setting(False, "BatchNorm over the batches of all processes (several GPUs).")
-    monitor: Literal["val-acc", "val-loss", "macro-f1"] = setting("val-acc", "What makes an epoch the best.")
-    early_stop: int | None = setting(None, "Stop after this many epochs without improvement.", low=1, auto="off")
+    monitor: Literal["val-acc", "val-loss", "macro-f1"] = setting(
+        "val-acc", "What makes an epoch the best; of equal accuracies or F1, the smaller loss."
+    )
+    early_stop: int | None = setting(None, "Stop after this many epochs without a new best.", low=1, auto="off")
     out: str | None = setting(None, "Run folder.", auto="runs/<date-time>-<arch>, and ./best.pt points at its best")
     resume: bool = setting(False, "Continue the run in --out, or start it: the same line can be repeated.")
     overwrite: bool = setting(False, "Replace the files of a run in --out.")
@@ -174,6 +176,13 @@ class TrainConfig:
             raise UsageError("--resume and --dry-run exclude each other: drop one")
         if self.schedule == "onecycle" and self.warmup_epochs is not None:
             raise UsageError("--warmup-epochs has no place in --schedule onecycle, which warms up itself: drop it")
+        # "step" lowers the rate at half the run: a warm-up until then never reaches it either.
+        reached = self.epochs / 2 if self.schedule == "step" else self.epochs
+        if self.warmup_epochs is not None and self.warmup_epochs >= reached:
+            raise UsageError(
+                f"--warmup-epochs {self.warmup_epochs:g}: a {self.schedule} run of --epochs {self.epochs} would never "
+                f"reach its learning rate: give less than {reached:g}, or raise --epochs"
+            )
         if self.momentum != 0.9 and self.optimizer != "sgd":
             raise UsageError(f"--momentum {self.momentum} is for SGD: type --optimizer sgd, or drop it")
         if self.compile and self.sync_bn:

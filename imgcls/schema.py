@@ -343,3 +343,9 @@ class Choice:
     name: str
     value: Any
     reason: str
+
+    @property
+    def shown(self) -> str:
+        """The value as it is printed: a computed number with three digits, 0.175 and not 0.17500000000000002."""
+        computed = isinstance(self.value, float) and self.reason != "as asked"
+        return f"{self.value:.3g}" if computed else str(self.value)

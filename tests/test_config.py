@@ -143,6 +143,9 @@ def test_nan_and_infinity_are_refused_everywhere(name: str, value: float) -> Non
         ({"resume": True, "out": "x", "overwrite": True}, "--resume and --overwrite exclude each other"),
         ({"resume": True, "out": "x", "dry_run": True}, "--resume and --dry-run exclude each other"),
         ({"schedule": "onecycle", "warmup_epochs": 1.0}, "--warmup-epochs has no place in --schedule onecycle"),
+        ({"warmup_epochs": 10.0, "epochs": 3}, "--warmup-epochs 10: a cosine run of --epochs 3 would never reach its"),
+        ({"warmup_epochs": 3.0, "epochs": 3}, "--warmup-epochs 3: a cosine run of --epochs 3 would never reach its"),
+        ({"warmup_epochs": 2.0, "epochs": 4, "schedule": "step"}, "--warmup-epochs 2: a step run of --epochs 4 would"),
         ({"amp": True, "device": "cpu"}, "--amp needs CUDA, not --device cpu"),
         ({"weights": "missing.pt", "pretrained": True}, "--weights and --pretrained/--no-pretrained exclude"),
         ({"alternate_flip": True, "flip": False}, "--alternate-flip and --no-flip exclude each other: drop one"),
@@ -158,6 +161,9 @@ def test_combinations_without_sense_are_refused(settings: dict[str, Any], messag
 
 def test_combinations_that_make_sense_are_taken() -> None:
     assert config.from_dict({"nesterov": True, "optimizer": "sgd"}).nesterov
+    for schedule, epochs in (("cosine", 2.9), ("constant", 2.9), ("plateau", 2.9), ("step", 1.4)):
+        settings = {"epochs": 3, "schedule": schedule, "warmup_epochs": epochs}
+        assert config.from_dict(settings).warmup_epochs == epochs
     for flip in (None, True):
         assert config.from_dict({"alternate_flip": True, "flip": flip}).data.alternate_flip
 

@@ -75,7 +75,7 @@ def epoch_line(event: EpochEnded) -> str:
         f"epoch {row['epoch']}/{event.epochs}",
         f"train loss {row['train_loss']:.4f}" + _accuracy(row["train_acc"]),
         *([] if row["val_loss"] is None else [f"val loss {row['val_loss']:.4f}" + _accuracy(row["val_acc"])]),
-        f"lr {row['lr']:.2g}",
+        f"lr {row['lr']:.3g}",
         f"{row['images_per_second']:.0f} images/s",
         f"waiting {row['data_wait']:.0%}",
         *(["from scratch!"] if event.weights_missing else []),
@@ -103,7 +103,7 @@ def _header(event: Started) -> None:
         ("images", f"{event.source}: {images}; {len(card.classes)} classes: {shown}"),
         ("pixels", str(card.preprocess)),
         ("recipe", event.recipe),
-        *((choice.name, f"{choice.value} ({choice.reason})") for choice in event.choices),
+        *((choice.name, f"{choice.shown} ({choice.reason})") for choice in event.choices),
         ("files", event.out or "none: dry run"),
     ]
     for name, text in rows:

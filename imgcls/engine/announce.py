@@ -33,7 +33,10 @@ def started(state: State, plan: Plan, out: str | None) -> Started:
 def recipe(plan: Plan) -> str:
     """Return the recipe in one line."""
     config = plan.config
-    batch = f"batch {config.data.batch_size} x {config.accumulate} x {plan.world.size} = {plan.effective_batch}"
+    asked, images = config.data.batch_size * config.accumulate * plan.world.size, plan.effective_batch
+    batch = f"batch {config.data.batch_size} x {config.accumulate} x {plan.world.size} = {asked}"
+    batch += f", but there are {images} images: one step per epoch" if asked > images else ""
+    lr = next(choice.shown for choice in plan.choices if choice.name == "lr")
     extras = {
         "label smoothing": config.label_smoothing,
         "class weights": config.class_weights if config.class_weights != "none" else None,
@@ -46,7 +49,7 @@ def recipe(plan: Plan) -> str:
     }
     parts = [
         f"{config.epochs} epochs",
-        f"{config.optimizer} lr {plan.peak_lr:.2g} {config.schedule}, {plan.warmup_steps} warm-up steps",
+        f"{config.optimizer} lr {lr} {config.schedule}, {plan.warmup_steps} warm-up steps",
         f"weight decay {config.weight_decay:g}",
         batch,
         f"augment {plan.prepared.augmentation}",

@@ -1,82 +1,234 @@
 """Findings about a running training: what its numbers say is wrong, the likely causes, and what to do.
 
-Reads the epochs' metrics only.
+Reads the epochs' metrics, the settings and how many images each class has; sees neither images nor weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
 
 from imgcls.config import TrainConfig
 from imgcls.engine.metrics import wilson
+from imgcls.engine.monitor import is_over
+from imgcls.engine.plan import Plan
+from imgcls.models.build import has_batch_norm
+from imgcls.models.pretrained import published
 from imgcls.schema import Finding
 
 EPOCHS_TO_JUDGE = 3
 STALLED = 0.98  # of the first epoch's loss
+LEARNT, WELL_LEARNT = 0.9, 0.7  # of the loss of guessing: below it something was learnt, or clearly so
+# Times the loss of guessing each class alike. Three small networks on noise, photographs and CIFAR-10 trained from
+# scratch at 1.1 times that at most, and validated at 8.9 times at most after they had learnt noise by heart; with
+# --lr 100 the first epoch trained at 13,000 times or more and validated at 100 times or more.
+TRAINING_EXPLODED, VALIDATION_EXPLODED = 10, 100
 WELL_TRAINED, GAP = 0.85, 0.1  # training accuracy, and what validation may lie below it beyond chance
 WAIT, SECONDS_WAITED = 0.1, 1.0  # share of an epoch, and what is worth a word
 
+STRONG_DECAY, STRONG_DROPOUT, STRONG_SMOOTHING, TIGHT_CLIP = 1.0, 0.7, 0.5, 0.01  # beyond what recipes use
 
-def findings(
-    history: Sequence[dict[str, Any]], config: TrainConfig, val_images: int, cached: bool = False
-) -> list[Finding]:
-    """Judge the epochs so far; each finding is raised anew as long as it holds.
+AT_THE_END_TOO = ("loss-exploded", "validation-at-chance")  # said again when the run ends, beside its result
 
-    Args:
-        history: lines of metrics.jsonl.
-        config: the run's settings, which name the likely causes.
-        val_images: size of the validation split.
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What stays fixed in a run, and its numbers are judged by.
+
+    Attributes:
+        config: the settings, which name the likely causes.
+        lr: peak learning rate, asked for or automatic.
+        warmup_steps: optimizer steps in which it is not reached yet.
+        train: training images per class, int64 [classes].
+        val: validation images per class, int64 [classes]; None: none.
+        held_out: whether validation is a part of the training folder.
+        label_weights: what the loss is weighted by, float [classes].
+        batch_norm: whether the network has BatchNorm, which validates by statistics that it gathers in training.
+        could_be_pretrained: whether there are published weights that were not used.
         cached: whether the images are decoded once for all epochs.
     """
+
+    config: TrainConfig
+    lr: float
+    warmup_steps: int
+    train: npt.NDArray[np.int64]
+    val: npt.NDArray[np.int64] | None
+    held_out: bool
+    label_weights: npt.NDArray[np.float64]
+    batch_norm: bool
+    could_be_pretrained: bool
+    cached: bool
+
+    @property
+    def guessing(self) -> float:
+        """The training loss of a network that knows how frequent each class is and no more, in nats.
+
+        Under mixup and cutmix too: the labels are mixed, and on average they stay as frequent as they were.
+        """
+        shares = self.train * self.label_weights / (self.train * self.label_weights).sum()
+        smoothing = self.config.label_smoothing
+        shares = (1 - smoothing) * shares + smoothing / len(shares)
+        return float(-(shares * np.log(np.where(shares > 0, shares, 1))).sum())
+
+
+def facts_of(plan: Plan, network: nn.Module) -> Facts:
+    """Return the facts of a run."""
+    config, splits, pretrained = plan.config, plan.prepared.splits, plan.card.pretrained
+    return Facts(
+        config=config,
+        lr=plan.peak_lr,
+        warmup_steps=plan.warmup_steps,
+        train=splits.train.counts(),
+        val=splits.val.counts() if splits.val else None,
+        held_out=len(splits.holdout) > 0,
+        label_weights=plan.class_weights.double().cpu().numpy(),
+        batch_norm=has_batch_norm(network),
+        could_be_pretrained=pretrained.asked == "auto"
+        and pretrained.used is None
+        and published(config.data.arch) is not None,
+        cached=plan.batches.cached,
+    )
+
+
+def findings(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
+    """Judge the epochs so far, lines of metrics.jsonl; each finding is raised anew as long as it holds."""
     return [
-        *_loss_not_decreasing(history, config),
-        *_overfitting(history, config, val_images),
-        *_data_wait(history, config, cached),
+        *(_exploded(history[-1], facts) or _loss_not_decreasing(history, facts)),
+        *_stopped_in_warm_up(history, facts),
+        *(_at_chance(history, facts) or _overfitting(history, facts)),
+        *_data_wait(history, facts),
     ]
 
 
 def diverged(epoch: int, first_step: int, last_step: int, config: TrainConfig, lr: float, mixed: bool) -> str:
-    """Return the sentence for a loss that became NaN or infinite between two optimizer steps."""
-    causes = [f"lower --lr (now {lr:.2g})"]
+    """Return the sentence for a loss that became NaN or infinite between two optimizer steps; `lr` is the peak."""
+    causes = [lower_lr(config, lr)]
     causes += ["set --clip-grad 1"] if config.clip_grad is None else []
+    causes += ["lower --weight-decay"] if config.weight_decay >= STRONG_DECAY else []
     causes += ["try --no-amp"] if mixed else []
     where = f"step {last_step}" if first_step >= last_step else f"steps {first_step} to {last_step}"
     return f"epoch {epoch}, {where}: the loss became NaN or infinite; {', '.join(causes)}"
 
 
-def _loss_not_decreasing(history: Sequence[dict[str, Any]], config: TrainConfig) -> list[Finding]:
-    losses = [row["train_loss"] for row in history]
-    if len(losses) < EPOCHS_TO_JUDGE or min(losses[1:]) < STALLED * losses[0]:
+def lower_lr(config: TrainConfig, lr: float) -> str:
+    """Return what to do about a peak learning rate that is too high; one that nobody set cannot be lowered."""
+    if config.lr is None:
+        return f"set --lr below {lr:.3g}, the automatic learning rate"
+    return f"lower --lr (now {config.lr:g})"
+
+
+def _exploded(row: dict[str, Any], facts: Facts) -> list[Finding]:
+    guessing = math.log(len(facts.train))
+    training, validation = row["train_loss"], row["val_loss"]
+    causes = [lower_lr(facts.config, facts.lr), *(["set --clip-grad 1"] if facts.config.clip_grad is None else [])]
+    if training > TRAINING_EXPLODED * guessing:
+        message = f"the training loss of {training:.3g} is far above that of guessing ({guessing:.3g})"
+    elif validation is not None and validation > VALIDATION_EXPLODED * guessing:
+        message = f"the validation loss of {validation:.3g} is far above that of guessing ({guessing:.3g})"
+        causes = [*_unfilled(facts), *causes]
+    else:
         return []
-    lr = max(row["lr"] for row in history)
-    causes = [
-        "the labels may be wrong (look at them: imgcls inspect-batch)",
-        f"--lr {lr:.2g} may be too low or too high",
-    ]
-    if config.freeze_epochs:
+    return [Finding("loss-exploded", "warning", message, "; ".join(causes))]
+
+
+def _loss_not_decreasing(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
+    losses, config = [row["train_loss"] for row in history], facts.config
+    if len(losses) < EPOCHS_TO_JUDGE or history[-1]["step"] <= facts.warmup_steps:
+        return []
+    first, before, last, guessing = losses[0], losses[-2], losses[-1], facts.guessing
+    if min(losses) < LEARNT * guessing:
+        return []
+    if min(losses[1:]) >= STALLED * first:
+        message = f"the training loss does not decrease ({first:.4f} to {last:.4f} in {len(losses)} epochs)"
+    elif last >= STALLED * max(before, guessing):
+        message = f"the training loss stays at that of guessing ({last:.4f} after {len(losses)} epochs)"
+    else:
+        return []
+    causes = []
+    if facts.warmup_steps > history[-1]["step"] / 2:
+        causes.append(f"{facts.warmup_steps} of these {history[-1]['step']} steps were warm-up (lower --warmup-epochs)")
+    causes.append(f"{_rate(config, facts.lr)} may be too low or too high")
+    if mixing := _typed(mixup=config.mixup, cutmix=config.cutmix):
+        causes.append(f"{mixing} makes it harder to learn: try without")
+    else:
+        causes.append("the labels may be wrong (look at them: imgcls inspect-batch)")
+    if config.freeze_epochs == "all" or len(history) <= config.freeze_epochs:
         causes.append("the frozen backbone may not suit the images (lower --freeze-epochs)")
-    message = f"the training loss does not decrease ({losses[0]:.4f} to {losses[-1]:.4f} in {len(losses)} epochs)"
+    if strong := _typed(
+        dropout=config.dropout if (config.dropout or 0) >= STRONG_DROPOUT else None,
+        weight_decay=config.weight_decay if config.weight_decay >= STRONG_DECAY else None,
+        label_smoothing=config.label_smoothing if config.label_smoothing >= STRONG_SMOOTHING else None,
+        clip_grad=config.clip_grad if (config.clip_grad or 1) < TIGHT_CLIP else None,
+    ):
+        causes.append(f"{strong} may be too strong")
     return [Finding("loss-not-decreasing", "warning", message, "; ".join(causes))]
 
 
-def _overfitting(history: Sequence[dict[str, Any]], config: TrainConfig, val_images: int) -> list[Finding]:
-    last = history[-1]
-    if len(history) < EPOCHS_TO_JUDGE or last["train_acc"] is None or last["val_acc"] is None:
+def _stopped_in_warm_up(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
+    step = history[-1]["step"]
+    if step > facts.warmup_steps or not is_over(facts.config, history):
         return []
-    highest = wilson(round(last["val_acc"] * val_images), val_images)[1]
+    message = f"stopped early, after {step} of {facts.warmup_steps} warm-up steps: the learning rate was never reached"
+    return [Finding("stopped-in-warm-up", "warning", message, "raise --early-stop, or lower --warmup-epochs")]
+
+
+def _at_chance(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
+    """Compare the last validations with always answering their most frequent class, as far as the images can tell."""
+    last, config = history[-1], facts.config
+    if facts.val is None or (len(history) < EPOCHS_TO_JUDGE and not is_over(config, history)):
+        return []
+    images, answered = int(facts.val.sum()), facts.val.max() / facts.val.sum()
+    bounds = [wilson(round(row["val_acc"] * images), images) for row in history[-EPOCHS_TO_JUDGE:]]
+    if max(low for low, _ in bounds) > answered:
+        return []
+    if last["train_acc"] is not None:
+        seen = int(facts.train.sum())
+        surely = wilson(round(last["train_acc"] * seen), seen)[0]
+        if surely < facts.train.max() / seen + GAP or last["train_acc"] < bounds[-1][1] + GAP:
+            return []
+        training = f"training accuracy is {_percent(last['train_acc'])}"
+    elif last["train_loss"] < WELL_LEARNT * facts.guessing:
+        training = f"the training loss is {last['train_loss']:.4f}, that of guessing {facts.guessing:.4f}"
+    else:
+        return []
+    causes = [*_unfilled(facts)]
+    causes += ["the average of --ema may lag behind in so few steps"] if config.ema else []
+    if not facts.held_out:
+        causes.append("the validation images or labels may be of another kind (look: imgcls inspect-batch --split val)")
+    causes.append("or training learns its images by heart, and nothing in them tells the classes apart")
+    message = (
+        f"validation accuracy {_percent(last['val_acc'])} after {len(history)} epochs is no better than chance (always "
+        f"answering the most frequent class: {_percent(answered)} of {images} images), while {training}"
+    )
+    return [Finding("validation-at-chance", "warning", message, "; ".join(causes))]
+
+
+def _overfitting(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
+    last, config = history[-1], facts.config
+    if len(history) < EPOCHS_TO_JUDGE or last["train_acc"] is None or facts.val is None:
+        return []
+    images = int(facts.val.sum())
+    highest = wilson(round(last["val_acc"] * images), images)[1]
     if last["train_acc"] < WELL_TRAINED or last["train_acc"] - highest < GAP:
         return []
     remedies = ["more images"]
     remedies += ["--augment strong"] if config.data.augment != "strong" else []
-    remedies += ["--pretrained"] if config.data.pretrained is None and config.data.weights is None else []
-    remedies += ["--dropout 0.2 or --weight-decay 1e-2"]
-    message = f"training accuracy {last['train_acc']:.1%}, validation only {last['val_acc']:.1%}: overfitting"
+    remedies += ["--pretrained"] if facts.could_be_pretrained else []
+    remedies += ["more --dropout or --weight-decay"]
+    train, val = _percent(last["train_acc"]), _percent(last["val_acc"])
+    message = f"training accuracy {train}, validation only {val}: overfitting"
     advice = f"try {', '.join(remedies)}; or the two splits differ in kind, or train holds near-copies of itself"
     return [Finding("overfitting", "warning", message, advice)]
 
 
-def _data_wait(history: Sequence[dict[str, Any]], config: TrainConfig, cached: bool) -> list[Finding]:
+def _data_wait(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
+    config = facts.config
     settled = history[1:] if config.epochs > 1 else history  # the first epoch starts the workers, reads the disk
     if not settled:
         return []
@@ -86,9 +238,28 @@ def _data_wait(history: Sequence[dict[str, Any]], config: TrainConfig, cached: b
         return []
     if config.data.workers == 0:
         remedies = "raise --workers from 0"
-    elif cached:
+    elif facts.cached:
         remedies = "a lighter --augment costs less; where crops are random, more --workers help"
     else:
         remedies = "try --cache memory or --cache disk, raise --workers, store smaller images, or use a local disk"
     message = f"{share:.0%} of the time goes into waiting for images"
     return [Finding("data-wait", "warning", message, remedies)]
+
+
+def _rate(config: TrainConfig, lr: float) -> str:
+    """Return the learning rate in words that say who chose it."""
+    return f"the automatic learning rate of {lr:.3g} (set --lr)" if config.lr is None else f"--lr {config.lr:g}"
+
+
+def _unfilled(facts: Facts) -> list[str]:
+    few = "BatchNorm's statistics may not be those of the data yet (more --epochs or a smaller --batch-size fill them)"
+    return [few] if facts.batch_norm else []
+
+
+def _typed(**values: float | None) -> str:
+    """Return the options that are not 0 or None as they would be typed."""
+    return " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in values.items() if value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -87,7 +87,7 @@ def train_epoch(
             loss_sum = sums[0].item()
             if not np.isfinite(loss_sum):
                 steps = (checked_step + 1, max(1, state.step))
-                raise DivergedError(diagnose.diverged(epoch, *steps, config, lr, plan.amp is not None))
+                raise DivergedError(diagnose.diverged(epoch, *steps, config, plan.peak_lr, plan.amp is not None))
             checked_step = state.step
             mean = loss_sum / (window_weights.sum() / world.size * number / len(plan.batches))
             report(Stepped(epoch, "train", number, total, mean, images_seen / max(1e-9, now - began)))

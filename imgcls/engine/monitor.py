@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from imgcls.config import TrainConfig
 
 Row = dict[str, Any]  # one line of metrics.jsonl
+Score = tuple[float, float]
 
 
-def score(row: Row, monitor: str) -> float:
-    """Return how good an epoch is by `--monitor`, higher is better; without validation the last is the best."""
+def score(row: Row, monitor: str) -> Score:
+    """Return how good an epoch is by `--monitor`, higher is better; without validation the last is the best.
+
+    The second number decides between equal first ones, which are common where there are few validation images: of
+    equal accuracies, or F1, the smaller loss is better.
+    """
     if row["val_acc"] is None:
-        return float(row["epoch"])
+        return float(row["epoch"]), 0.0
+    accuracy, loss = float(row["val_acc"]), float(row["val_loss"])
     if monitor == "val-loss":
-        return -float(row["val_loss"])
-    return float(row["val_acc"] if monitor == "val-acc" else row["macro_f1"])
+        return -loss, accuracy
+    return accuracy if monitor == "val-acc" else float(row["macro_f1"]), -loss
 
 
 def is_best(row: Row, before: Sequence[Row], monitor: str) -> bool:
     """Tell whether an epoch is better than all before it."""
-    return score(row, monitor) > max((score(old, monitor) for old in before), default=-math.inf)
+    return all(score(row, monitor) > score(old, monitor) for old in before)
 
 
 def best_epoch(history: Sequence[Row], monitor: str) -> int | None:
@@ -34,7 +39,10 @@ def best_epoch(history: Sequence[Row], monitor: str) -> int | None:
 
 
 def is_over(config: TrainConfig, history: Sequence[Row]) -> bool:
-    """Tell whether a run with these epochs behind it has ended, by length or by early stopping."""
+    """Tell whether a run with these epochs behind it has ended, by length or by early stopping.
+
+    Early stopping counts the epochs since the best one, so an equal accuracy with a smaller loss is an improvement.
+    """
     if config.early_stop is None or not history:
         return len(history) >= config.epochs
     scores = [score(row, config.monitor) for row in history]

@@ -23,7 +23,7 @@ WARMUP_SHARE, MOST_WARMUP_EPOCHS = 0.05, 5
 PLATEAU_PATIENCE = 3  # epochs
 
 
-def choose_lr(config: TrainConfig, network: nn.Module, fine_tuning: bool, effective_batch: int) -> Choice:
+def choose_lr(config: TrainConfig, network: nn.Module, fine_tuning: bool, batch: int) -> Choice:
     """Decide the peak learning rate.
 
     The adam family scales with the square root of the batch (Malladi et al. 2022), SGD linearly (Goyal et al. 2017).
@@ -32,28 +32,31 @@ def choose_lr(config: TrainConfig, network: nn.Module, fine_tuning: bool, effect
         config: `lr`, `optimizer` and the architecture count.
         network: whether it has BatchNorm counts.
         fine_tuning: whether training starts from trained weights.
-        effective_batch: images per optimizer step over all processes.
+        batch: images per optimizer step over all processes, no more than there are.
     """
     if config.lr is not None:
         return Choice("lr", config.lr, "as asked")
-    ratio = effective_batch / REFERENCE_BATCH
+    ratio = batch / REFERENCE_BATCH
     if config.optimizer == "sgd":
         gentle = fine_tuning or not has_batch_norm(network)
         base, why = (0.01, "SGD, fine-tuning or no BatchNorm") if gentle else (0.1, "SGD from scratch")
-        return Choice("lr", base * ratio, f"{why}: {base:g} x {effective_batch}/{REFERENCE_BATCH}")
+        return Choice("lr", base * ratio, f"{why}: {base:g} x {batch}/{REFERENCE_BATCH}")
     gentle = fine_tuning and config.data.arch.startswith(FINE_TUNED_GENTLY)
     base, why = (1e-4, f"fine-tuning {config.data.arch}") if gentle else (3e-4, config.optimizer)
-    return Choice("lr", base * math.sqrt(ratio), f"{why}: {base:g} x sqrt({effective_batch}/{REFERENCE_BATCH})")
+    return Choice("lr", base * math.sqrt(ratio), f"{why}: {base:g} x sqrt({batch}/{REFERENCE_BATCH})")
 
 
 def choose_warmup(config: TrainConfig, steps_per_epoch: int) -> Choice:
-    """Decide the length of the linear warm-up, in optimizer steps."""
+    """Decide the length of the linear warm-up, in optimizer steps; at least one step after it has the full rate."""
     if config.schedule == "onecycle":
         return Choice("warmup_steps", 0, "onecycle warms up itself")
-    if config.warmup_epochs is not None:
-        return Choice("warmup_steps", round(config.warmup_epochs * steps_per_epoch), "as asked")
-    steps = min(WARMUP_SHARE * config.epochs, MOST_WARMUP_EPOCHS) * steps_per_epoch
-    return Choice("warmup_steps", round(steps), "5 % of the steps, at most 5 epochs")
+    if config.warmup_epochs is None:
+        steps = min(WARMUP_SHARE * config.epochs, MOST_WARMUP_EPOCHS) * steps_per_epoch
+        return Choice("warmup_steps", round(steps), "5 % of the steps, at most 5 epochs")
+    total = config.epochs * steps_per_epoch
+    most = -(-total // (2 if config.schedule == "step" else 1)) - 1  # "step" lowers the rate at half of the run
+    steps = round(config.warmup_epochs * steps_per_epoch)
+    return Choice("warmup_steps", min(steps, most), "as asked" if steps <= most else "as asked, but for the last step")
 
 
 def lr_factor(schedule: str, step: int, total: int, warmup: int, drops: int = 0) -> float:
@@ -77,12 +80,12 @@ def lr_factor(schedule: str, step: int, total: int, warmup: int, drops: int = 0)
     return 0.1**drops if schedule == "plateau" else 1.0
 
 
-def plateau_drops(values: Sequence[float]) -> int:
+def plateau_drops(scores: Sequence[tuple[float, float]]) -> int:
     """Return how many plateaus these epochs met: `PLATEAU_PATIENCE` in a row without a new best (higher is better)."""
-    drops, waited, best = 0, 0, -math.inf
-    for value in values:
-        waited = 0 if value > best else waited + 1
-        best = max(best, value)
+    drops, waited, best = 0, 0, (-math.inf, -math.inf)
+    for score in scores:
+        waited = 0 if score > best else waited + 1
+        best = max(best, score)
         if waited == PLATEAU_PATIENCE:
             drops, waited = drops + 1, 0
     return drops

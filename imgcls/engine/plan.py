@@ -80,7 +80,7 @@ class Plan:
     world: World
     device: torch.device
     amp: torch.dtype | None
-    effective_batch: int  # images per optimizer step over all processes
+    effective_batch: int  # images per optimizer step over all processes, at most those of an epoch
     peak_lr: float
     warmup_steps: int
     class_weights: torch.Tensor  # float32 [classes], on the device
@@ -142,7 +142,8 @@ def build(
     if config.channels_last if config.channels_last is not None else device.type != "mps":
         model = model.in_channels_last()
     batches = training_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
-    effective_batch = config.data.batch_size * config.accumulate * world.size
+    asked_batch = config.data.batch_size * config.accumulate * world.size
+    effective_batch = min(asked_batch, len(prepared.splits.train.images))  # no step reaches into the next epoch
     lr = choose_lr(config, network, start.pretrained.used is not None, effective_batch)
     warmup = choose_warmup(config, -(-len(batches) // config.accumulate))
     counts = prepared.splits.train.counts()

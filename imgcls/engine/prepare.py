@@ -22,7 +22,7 @@ from imgcls.models import pretrained
 from imgcls.models.build import size_problem
 from imgcls.models.torchvision_networks import Recipe
 from imgcls.pixels import dim
-from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Interpolation, ModelCard, Preprocess
+from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Finding, Interpolation, ModelCard, Preprocess
 
 OWN_SIZE, OWN_RESIZE = 224, 256  # of networks without published weights
 UNCROPPED_SIZE = 64  # pixels; images up to this side are used whole
@@ -79,6 +79,10 @@ def prepare(
             config.source, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
         )
     splits = _with_dim(splits, config.seed)
+    if splits.val is not None and not len(splits.holdout) and config.val_split != DataConfig.val_split:
+        unused = f"--val-split {config.val_split:g} is not used"
+        note = Finding("val-split-unused", "note", unused, "the data has validation images of its own")
+        splits = replace(splits, findings=(*splits.findings, note))
     choices: list[Choice] = []
     if card is not None:
         start, preprocess = pretrained.Start(card.pretrained), card.preprocess

@@ -129,9 +129,11 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
     config, said = plan.config, set[str]()
     if not is_over(config, state.history):
         plan = hold(state, plan, report)
+    facts = diagnose.facts_of(plan, state.model.network)
     while not is_over(config, state.history):
         began, epoch = time.monotonic(), len(state.history) + 1
-        drops = plateau_drops([score(row, config.monitor) for row in state.history])
+        warmed_up = [row for row in state.history if row["step"] > plan.warmup_steps]
+        drops = plateau_drops([score(row, config.monitor) for row in warmed_up])
         with fast_float32(plan.device):
             trained = train_epoch(state, plan, epoch, drops, report)
         measured = _validate(state, plan, epoch, report)
@@ -142,10 +144,9 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
             _save(state, plan, measured, best, folder)
             writer.write(row)
         report(EpochEnded(row, config.epochs, best, plan.card.pretrained.missing))
-        for finding in diagnose.findings(
-            state.history, config, measured.images if measured else 0, plan.batches.cached
-        ):
-            if finding.code not in said:
+        ends = is_over(config, state.history)
+        for finding in diagnose.findings(state.history, facts):
+            if finding.code not in said or (ends and finding.code in diagnose.AT_THE_END_TOO):
                 said.add(finding.code)
                 report(Found(finding))
     return "all epochs" if len(state.history) >= config.epochs else "early stop"
@@ -189,7 +190,8 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
             checkpoint.check_finite(network.state_dict(), "weights")
         except CheckpointError as error:
             problem = str(error).partition("; ")[0]
-            raise DivergedError(f"{problem}; not saved; lower --lr or set --clip-grad 1") from error
+            lower = diagnose.lower_lr(plan.config, plan.peak_lr)
+            raise DivergedError(f"{problem}; not saved; {lower} or set --clip-grad 1") from error
     metrics = {}
     if measured is not None:
         metrics = {

@@ -102,9 +102,7 @@ def test_the_norm_of_the_gradient_is_clipped(pictures: Path, seen: Seen) -> None
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weight", [[1.0, 1.0, 1.0], [0.5, 30.0, 2.0]])
 @pytest.mark.parametrize("share", [1.0, 0.3])
-def test_the_loss_of_an_image_is_weighted_by_its_own_label(
-    smoothing: float, weight: list[float], share: float
-) -> None:
+def test_the_loss_of_an_image_is_weighted_by_its_own_label(smoothing: float, weight: list[float], share: float) -> None:
     """Against the formula in float64; when images are mixed, for each of the two labels. A filler counts nothing."""
     generator = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(8, 3, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1, 2, 0])

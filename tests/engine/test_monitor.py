@@ -80,8 +80,8 @@ def test_early_stop_ends_the_run(pictures: Path, tmp_path: Path, monitor: str, p
     assert done.finished.reason == ("all epochs" if ended == 4 else "early stop")
 
 
-def row(epoch: int, val_acc: float | None) -> dict[str, Any]:
-    return {"epoch": epoch, "val_acc": val_acc, "val_loss": 1.0, "macro_f1": 0.0}
+def row(epoch: int, val_acc: float | None, val_loss: float = 1.0, macro_f1: float = 0.0) -> dict[str, Any]:
+    return {"epoch": epoch, "val_acc": val_acc, "val_loss": val_loss, "macro_f1": macro_f1}
 
 
 def test_an_equal_epoch_is_no_better() -> None:
@@ -90,11 +90,42 @@ def test_an_equal_epoch_is_no_better() -> None:
     assert is_best(row(2, 0.6), [row(1, 0.5)], "val-acc")
 
 
+@pytest.mark.parametrize("monitor", ["val-acc", "macro-f1"])
+def test_of_equal_accuracies_the_smaller_loss_is_better(monitor: str) -> None:
+    """For best.pt, early stopping and plateaus alike; never against a better accuracy."""
+    first = row(1, 0.9, 0.5, 0.9)
+    assert is_best(row(2, 0.9, 0.4, 0.9), [first], monitor)
+    assert not is_best(row(2, 0.9, 0.6, 0.9), [first], monitor)
+    assert not is_best(row(2, 0.8, 0.1, 0.8), [first], monitor)
+    assert is_best(row(2, 0.95, 0.9, 0.95), [first], monitor)
+    config = tiny(".", early_stop=2, epochs=9, monitor=monitor)
+    falling = [row(epoch, 0.9, 1 / epoch, 0.9) for epoch in (1, 2, 3, 4)]
+    assert not is_over(config, falling)
+    assert is_over(config, [*falling, row(5, 0.9, 0.3, 0.9), row(6, 0.9, 0.26, 0.9)])
+    assert not is_over(config, [*falling, row(5, 0.9, 0.3, 0.9), row(6, 0.9, 0.24, 0.9)])
+
+
+def test_of_equal_losses_the_better_accuracy_is_better() -> None:
+    assert is_best(row(2, 0.9, 0.5), [row(1, 0.8, 0.5)], "val-loss")
+    assert not is_best(row(2, 0.9, 0.6), [row(1, 0.8, 0.5)], "val-loss")
+
+
+@pytest.mark.parametrize("losses", [(0.9, 0.3, 0.5), (0.3, 0.9, 0.3)])
+def test_the_checkpoint_kept_of_equal_accuracies_is_that_of_the_smallest_loss(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...]
+) -> None:
+    reports = [measured([[9, 1], [1, 9]], loss) for loss in losses]
+    monkeypatch.setattr(train_module, "_validate", lambda state, plan, epoch, report: reports[epoch - 1])
+    done = run(tiny(pictures, epochs=3, limit=4, out=str(tmp_path / "run")))
+    assert done.finished.card.epoch == 1 + losses.index(0.3)
+    assert done.finished.card.metrics["loss"] == pytest.approx(0.3)
+
+
 def test_without_validation_the_last_epoch_is_the_best_and_nothing_stops_early() -> None:
     history = [row(epoch, None) for epoch in (1, 2, 3)]
     assert is_best(row(4, None), history, "val-acc")
     assert not is_over(tiny(".", early_stop=1, epochs=4), history)
-    assert score(row(2, None), "val-loss") == 2
+    assert score(row(2, None), "val-loss") == (2, 0)
 
 
 def test_a_run_without_epochs_has_only_begun() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,21 @@ def test_plateau_drops_after_three_epochs_without_improvement(
 
 
 def test_plateaus_are_counted_anew_after_each() -> None:
-    assert plateau_drops([]) == 0
-    assert plateau_drops([5, 5, 5]) == 0
-    assert plateau_drops([5, 5, 5, 5]) == 1
-    assert plateau_drops([5, 5, 5, 5, 5, 5]) == 1
-    assert plateau_drops([5, 5, 5, 5, 5, 5, 5]) == 2
-    assert plateau_drops([1, 2, 3, 4, 5, 6]) == 0
+    drops = {count: plateau_drops([(5.0, 0.0)] * count) for count in (0, 3, 4, 6, 7)}
+    assert drops == {0: 0, 3: 0, 4: 1, 6: 1, 7: 2}
+    assert plateau_drops([(float(score), 0.0) for score in range(6)]) == 0
+    assert plateau_drops([(5.0, -1 / epoch) for epoch in range(1, 7)]) == 0, "a smaller loss is an improvement"
+
+
+def test_plateaus_are_met_after_the_warm_up_only(
+    pictures: Path, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is learnt while the rate is still low; it is not lowered before it was reached."""
+    same = summarise(torch.tensor([[5, 0], [5, 0]]).numpy(), 1.0, 10, ("a", "b"), "val")
+    monkeypatch.setattr(train_module, "_validate", lambda *args: same)
+    asked = {"schedule": "plateau", "warmup_epochs": 5, "lr": PEAK, "epochs": 10, "limit": 8}
+    run(tiny(pictures, **asked, out=str(tmp_path / "run")))
+    assert seen.lrs[5:] == pytest.approx([PEAK] * 4 + [PEAK / 10])
 
 
 def test_warm_up(pictures: Path, tmp_path: Path, seen: Seen) -> None:
@@ -101,6 +111,23 @@ def test_the_automatic_warm_up_is_5_percent_of_the_steps_and_5_epochs_at_most() 
     lengths = {epochs: choose_warmup(tiny(".", epochs=epochs), 100).value for epochs in (1, 20, 100, 400)}
     assert lengths == {1: 5, 20: 100, 100: 500, 400: 500}
     assert choose_warmup(tiny(".", schedule="onecycle"), 100).value == 0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "constant"])
+def test_every_warm_up_leaves_a_step_at_the_full_rate(schedule: str) -> None:
+    """Whatever the length of run and warm-up; what is longer is refused, see test_config.py."""
+    shares = ["auto", 0.3, 0.499, *([] if schedule == "step" else [0.96, 0.999])]
+    for steps_per_epoch, epochs, share in itertools.product((1, 2, 3, 100), (1, 2, 5, 40), shares):
+        warmup = share if isinstance(share, str) else share * epochs
+        config = tiny(".", schedule=schedule, epochs=epochs, warmup_epochs=warmup)
+        steps, total = int(choose_warmup(config, steps_per_epoch).value), epochs * steps_per_epoch
+        assert max(lr_factor(schedule, step, total, steps) for step in range(total)) == 1, (steps, total)
+
+
+def test_a_warm_up_that_rounding_makes_as_long_as_the_run_is_said() -> None:
+    choice = choose_warmup(tiny(".", epochs=3, warmup_epochs=2.9), 2)
+    assert (choice.value, choice.reason) == (5, "as asked, but for the last step")
+    assert choose_warmup(tiny(".", epochs=3, warmup_epochs=2.5), 2).reason == "as asked"
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 10, 977])
@@ -149,6 +176,24 @@ def test_the_automatic_learning_rate_is_used_and_printed(pictures: Path, seen: S
     (choice,) = [choice for choice in event.choices if choice.name == "lr"]
     assert choice.value == pytest.approx(seen.lrs[0])
     assert "4 x 3 x 1 = 12" in event.recipe
+
+
+@pytest.mark.parametrize("asked", [{"batch_size": 8, "accumulate": 1000}, {"batch_size": 8192}], ids=str)
+def test_the_automatic_learning_rate_follows_no_batch_that_never_occurs(
+    pictures: Path, seen: Seen, asked: dict[str, Any]
+) -> None:
+    """24 images are one step, whatever was asked for; and the header says so."""
+    constant = {"schedule": "constant", "warmup_epochs": 0, "optimizer": "sgd", "dry_run": True}
+    event = started(run(tiny(pictures, **asked, **constant)).events)
+    assert seen.lrs == pytest.approx([0.01 * 24 / 64])
+    (choice,) = [choice for choice in event.choices if choice.name == "lr"]
+    assert choice.reason == "SGD, fine-tuning or no BatchNorm: 0.01 x 24/64"
+    assert choice.shown == "0.00375"
+    batches = math.prod(asked.values())
+    assert f" = {batches}, but there are 24 images: one step per epoch, " in event.recipe
+    seen.lrs.clear()
+    run(tiny(pictures, **asked, **constant, limit=10))
+    assert seen.lrs == pytest.approx([0.01 * 10 / 64])
 
 
 def test_frozen_parameters_are_not_decayed(pictures: Path) -> None:

@@ -64,6 +64,8 @@ def test_the_card_describes_the_model(pictures: Path) -> None:
 def test_the_effective_batch_and_the_steps_of_an_epoch(pictures: Path) -> None:
     _, plan = built(tiny(pictures, batch_size=5, accumulate=2))
     assert plan.effective_batch == 10
+    _, whole = built(tiny(pictures, batch_size=7, accumulate=4))
+    assert whole.effective_batch == 24, "there are no more"
     assert len(plan.batches) == 5
     assert plan.steps_per_epoch == 3
 

@@ -173,6 +173,15 @@ def test_no_validation_images_no_validation_batches(pictures: Path) -> None:
     assert validation_batches(prepare(config), config) is None
 
 
+def test_a_val_split_beside_validation_images_is_said_to_be_unused(pictures: Path) -> None:
+    for share in (0.3, 0.0):
+        (note,) = prepare(tiny(pictures, val_split=share).data).splits.findings
+        assert str(note) == f"--val-split {share:g} is not used; the data has validation images of its own"
+    assert prepare(tiny(pictures).data).splits.findings == ()
+    assert prepare(tiny(pictures / "train", val_split=0.3).data).splits.findings == ()
+    assert prepare(tiny(pictures / "train", val_split=0).data).splits.findings == ()
+
+
 def test_every_choice_has_a_reason(pictures: Path) -> None:
     found = prepare(tiny(pictures).data)
     assert {each.name for each in found.choices} == {"size", "weights", "mean, std", "workers"}

@@ -98,7 +98,8 @@ def test_an_older_run_of_averaged_weights_goes_on_and_its_figures_are_of_the_ave
     in_older_form(copy / "last.pt")
     report = evaluate(str(pictures), str(copy / "last.pt"), device="cpu", workers=0, limit=12)
     stated = checkpoint.load(copy / "last.pt").card.metrics
-    assert (report.accuracy, report.loss) == (stated["accuracy"], pytest.approx(stated["loss"], rel=1e-6))
+    assert report.accuracy == stated["accuracy"]
+    assert report.loss == pytest.approx(stated["loss"], rel=1e-6)
     assert same(resumed(pictures, copy, **RANDOM).weights(), straight.weights())
 
 
@@ -296,7 +297,7 @@ def test_findings_are_judged_over_the_whole_history(
 ) -> None:
     lengths: list[int] = []
 
-    def judge(history: list[Any], config: Any, images: int, cached: bool) -> list[Any]:
+    def judge(history: list[Any], facts: Any) -> list[Any]:
         lengths.append(len(history))
         return []
 
