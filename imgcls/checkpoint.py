@@ -5,6 +5,7 @@ Knows what is in them, not what a network or a training run is.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import warnings
@@ -65,6 +66,8 @@ def _new_dict(*_: Any) -> dict[Any, Any]:
 _STAND_INS: list[Any] = [(type(word, (_StandIn,), {}), name) for name, word in SET_ASIDE.items()]
 _STAND_INS.append((_new_dict, "collections.defaultdict"))
 
+BUFFER = 2**20  # torch makes 644 writes to save resnet18
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -94,11 +97,33 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "holdout": torch.from_numpy(checkpoint.holdout),
         **checkpoint.training,
     }
-    with replacing(path) as temporary:
-        try:
-            torch.save(values, temporary)
-        except RuntimeError as error:  # how torch's own writer reports a full disk
-            raise OSError(None, " ".join(str(error).split())) from error
+    # An own file object, because torch's keeps the room of a removed file on a full disk until the error is forgotten.
+    with replacing(path, lambda: _size(values)) as temporary, temporary.open("wb", buffering=BUFFER) as file:
+        _write(values, file)
+
+
+def _write(values: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(values, file)
+    except RuntimeError as error:  # torch goes on after a failed write, and complains of the file that is too short
+        raise (error.__context__ or error) from None
+
+
+class _Counted(io.RawIOBase):
+    """A file that counts bytes and keeps none."""
+
+    size = 0
+
+    def write(self, content: Any) -> int:
+        written = len(content)
+        self.size += written
+        return written
+
+
+def _size(values: dict[str, Any]) -> int:
+    counted = _Counted()
+    _write(values, counted)
+    return counted.size
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -10,7 +10,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,28 @@ from imgcls.errors import UsageError, WriteError
 from imgcls.registry import DATASETS
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of which it helps to know how much was to be written
+
+
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], size: Callable[[], int] | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path` that becomes `path` when the block ends well.
 
     On any exception the temporary file is removed and an older `path` is left as it was. A link is followed, and
-    what is no regular file (/dev/null, a FIFO) is written to directly, never replaced.
+    what is no regular file (/dev/null, a FIFO) is written to directly, never replaced. Close the file within the
+    block: until then a full disk stays full.
+
+    Args:
+        path: the file; within another `replacing` also its temporary path, which is then written to directly.
+        size: bytes of what is written, asked for when the disk is full; None: only what was written is known.
 
     Raises:
         WriteError: the folder or the disk refuses the file.
     """
     target = _target(path)
+    if is_temporary(target):  # the outer one names its own target when this fails
+        yield target
+        return
     if os.path.exists(path) and not target.is_file():
         try:
             yield Path(path)
@@ -43,17 +54,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
         _sync(target.parent)
     except OSError as error:
+        written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
-        raise cannot_write(target, error) from error
+        raise cannot_write(target, error, f"more than {written:,}" if size is None else f"{size():,}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content`, whole or not at all."""
+    with replacing(path, lambda: len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 (file names that are not UTF-8 keep their bytes); whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -151,8 +168,8 @@ def explained(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> WriteError:
-    """Return the one-line error for a failed write to `path`."""
+def cannot_write(path: Path, error: OSError, needs: str | None = None) -> WriteError:
+    """Return the one-line error for a failed write to `path`, which needs that many bytes."""
     advice = {
         errno.ENOSPC: "free space",
         errno.EDQUOT: "free space",
@@ -162,7 +179,8 @@ def cannot_write(path: Path, error: OSError) -> WriteError:
     reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         reason = "a file is where a folder is needed"
-    return WriteError(f"{path}: cannot write: {reason}; {advice.get(error.errno or 0, 'name another path')}")
+    wanted = f": it needs {needs} bytes" if needs and error.errno in FULL else ""
+    return WriteError(f"{path}: cannot write: {reason}; {advice.get(error.errno or 0, 'name another path')}{wanted}")
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

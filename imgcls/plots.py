@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 import warnings
@@ -18,7 +19,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from imgcls.files import replacing
+from imgcls.files import write_bytes
 from imgcls.schema import BinaryReport
 
 Pixels = npt.NDArray[np.uint8]
@@ -33,9 +34,11 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     Raises:
         WriteError: the folder or disk refuses it.
     """
-    with replacing(path) as temporary, warnings.catch_warnings():
+    content = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure.savefig(temporary, format="png")
+        figure.savefig(content, format="png")
+    write_bytes(path, content.getvalue())
 
 
 def curves(history: Sequence[dict[str, Any]], best: int | None = None) -> Figure:

@@ -6,6 +6,7 @@ import argparse
 import collections
 import dataclasses
 import datetime
+import io
 import os
 import pickle
 import resource
@@ -104,36 +105,62 @@ def test_the_file_is_a_torch_archive_of_primitives_and_tensors(tmp_path: Path) -
     assert read["classes"] == ["ant", "bee", "Käfer"]
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("write failed: file\nis short"), OSError(28, "No space left")])
+class Stopped(BaseException):
+    """What a signal's handler raises in the middle of a write."""
+
+
+@pytest.mark.parametrize("when", [1, 2, 5, 9])
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), Stopped()])
 def test_a_failed_write_leaves_the_older_file_and_nothing_else(
-    failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failure: BaseException, when: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The message names the file and how many bytes it needs; the room of the temporary file is free by then."""
     path = tmp_path / "last.pt"
     checkpoint.save(path, example())
-    before = path.read_bytes()
+    before, left_open = path.read_bytes(), []
 
-    def half_written(_values: Any, target: Path) -> None:
-        Path(target).write_bytes(b"half")
-        raise failure
+    class Full(io.FileIO):
+        """A file whose n-th write fails, and each after it."""
 
-    monkeypatch.setattr(torch, "save", half_written)
-    with pytest.raises(WriteError, match="cannot write") as caught:
+        writes = 0
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            left_open.append(self)
+
+        def write(self, content: Any) -> int:
+            self.writes += 1
+            if self.writes >= when:
+                raise failure
+            return super().write(content)
+
+    unlink = Path.unlink
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        assert all(file.closed for file in left_open)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises((WriteError, Stopped)) as caught:
+        patch.setattr(Path, "open", lambda path, mode, buffering: Full(path, mode))
+        patch.setattr(Path, "unlink", unlinked)
         checkpoint.save(path, example())
-    assert caught.value.exit_code == Exit.WRITE
-    assert "\n" not in str(caught.value)
+    if isinstance(failure, OSError):
+        needed = f"{len(before):,}"
+        sentence = f"{path}: cannot write: no space left on device; free space: it needs {needed} bytes"
+        assert (str(caught.value), caught.value.exit_code) == (sentence, Exit.WRITE)  # type: ignore[union-attr]
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
 def test_a_full_disk_is_an_error_of_writing(tmp_path: Path) -> None:
-    """A limit on the size of files does to torch's own writer what a full disk does."""
+    """A limit on the size of files does to torch's writer what a full disk does."""
     path = tmp_path / "last.pt"
     checkpoint.save(path, example())
     big = dataclasses.replace(example(), model={"weight": torch.zeros(1 << 21)})  # 8 MiB
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(WriteError, match="cannot write"):
+        with pytest.raises(WriteError, match=r"last\.pt: cannot write: file too large; .*: it needs 8,39\d,\d{3} bytes"):
             checkpoint.save(path, big)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

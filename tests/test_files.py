@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -55,6 +56,40 @@ def test_a_full_disk_leaves_the_older_file_and_no_temporary_one(
         files.write_text(target, "new")
     assert target.read_text() == "old"
     assert names(tmp_path) == ["report.json"]
+
+
+def test_a_full_disk_says_how_much_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it where that is known, else more than what was written."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(WriteError) as caught, files.replacing(tmp_path / "x.onnx") as temporary:
+        temporary.write_bytes(bytes(1500))
+        raise full
+    sentence = f"{tmp_path}/x.onnx: cannot write: no space left on device; free space"
+    assert str(caught.value) == f"{sentence}: it needs more than 1,500 bytes"
+
+    def fails(path: Path, content: bytes) -> None:
+        raise full
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(WriteError) as caught:
+        files.write_text(tmp_path / "x.onnx", 2000 * "ä")
+    assert str(caught.value) == f"{sentence}: it needs 4,000 bytes"
+
+
+def test_files_that_are_replaced_together_are_each_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written to the temporary path of another file fails under that file's name."""
+    write_bytes = Path.write_bytes
+
+    def fails(path: Path, content: bytes) -> None:
+        if content == b"second":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(WriteError, match=r"/second: cannot write: "), contextlib.ExitStack() as stack:
+        for name in ("first", "second", "third"):
+            files.write_text(stack.enter_context(files.replacing(tmp_path / name)), name)
+    assert names(tmp_path) == []
 
 
 def test_content_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,9 @@ class OneLineErrors(PlainValues, TyperGroup):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
                 raise
+            place = error.filename or "standard output"  # a file that could not be opened has a name
             _leave_stdout()
-            _fail(f"standard output: cannot write: {(error.strerror or '').lower()}; free space", Exit.WRITE)
+            _fail(f"{place}: cannot write: {(error.strerror or '').lower()}; free space", Exit.WRITE)
         except RuntimeError as error:
             if (signum := signals.caught()) is not None:  # what ended a loader process too
                 _die_by(signum)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Protocol
 
 from imgcls.errors import missing_extra
+from imgcls.files import explained
 
 
 class EpochWriter(Protocol):
@@ -35,20 +37,28 @@ class TensorBoardWriter:
         require_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=first_epoch)
+        self._folder = run / "tensorboard"
+        with explained(self._folder):
+            self._writer: Any = SummaryWriter(str(self._folder), purge_step=first_epoch)
 
     def write(self, metrics: dict[str, Any]) -> None:
-        """Write every number of an epoch as a scalar, train and val of a kind beside each other."""
-        for name, value in metrics.items():
-            if name != "epoch" and value is not None:
-                split, _, kind = name.partition("_")
-                tag = f"{kind}/{split}" if split in ("train", "val") else name
-                self._writer.add_scalar(tag, value, metrics["epoch"])
-        self._writer.flush()
+        """Write every number of an epoch as a scalar, train and val of a kind beside each other.
+
+        Raises:
+            WriteError: the disk refuses the event file.
+        """
+        with explained(self._folder):
+            for name, value in metrics.items():
+                if name != "epoch" and value is not None:
+                    split, _, kind = name.partition("_")
+                    tag = f"{kind}/{split}" if split in ("train", "val") else name
+                    self._writer.add_scalar(tag, value, metrics["epoch"])
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # nothing is pending after `write`, which would have said so
+            self._writer.close()
 
 
 def require_tensorboard() -> None:

@@ -159,7 +159,8 @@ def _run(target: str, format: str, path: Path, images: Pixels) -> tuple[Logits, 
     """Run a file in a fresh process; return the logits and the card found in it."""
     with tempfile.TemporaryDirectory(prefix="imgcls-") as folder:
         given, answered = Path(folder) / "images.npy", Path(folder) / "answers.npz"
-        np.save(given, images)
+        with files.explained(given):  # on another disk than the export
+            np.save(given, images)
         # -P: a numpy.py in the current folder is none of ours.
         command = [sys.executable, "-P", "-W", "ignore", "-m", "imgcls.exporters.verify"]
         command += [format, str(path), str(given), str(answered)]

@@ -144,6 +144,18 @@ def test_a_full_device_is_one_line_and_exit_7() -> None:
     assert errors == b"error: standard output: cannot write: no space left on device; free space\n"
 
 
+def test_a_library_that_meets_a_full_disk_is_not_taken_for_standard_output(
+    run: Callable[..., Result], best: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", "/cache/fonts")
+
+    monkeypatch.setattr(info, "percent", full)
+    result = run("info", best)
+    assert result.exit_code == Exit.WRITE
+    assert result.stderr == "error: /cache/fonts: cannot write: no space left on device; free space\n"
+
+
 def test_closed_streams_are_no_error(best: Path, colours: Path) -> None:
     line = f"exec {shlex.quote(sys.executable)} -m imgcls predict {colours}/test/red/00.png --ckpt {best} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
