@@ -79,6 +79,9 @@ class Finished:
     epochs_run: int
     seconds: float
     reason: str  # why it ended: "all epochs", "early stop", "already finished" or "dry run"
+    epochs: int = 0  # of the run so far
+    best_epoch: int = 0  # of these; another than the card's where its checkpoint was lost
+    stopped_early: bool = False  # now, or when it finished
 
 
 Event = Started | Found | Said | Stepped | EpochEnded | Finished

@@ -18,7 +18,6 @@ from typing import Any
 from imgcls.errors import UsageError, WriteError
 from imgcls.registry import DATASETS
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of which it helps to know how much was to be written
 
 

@@ -16,6 +16,7 @@ from imgcls.config import TrainConfig, from_dict
 from imgcls.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from imgcls.distributed import World
     from imgcls.events import Finished
 
 
@@ -44,14 +45,15 @@ def train(
     from imgcls.distributed import world_from_environment
     from imgcls.engine.train import train as run
 
-    is_main = world_from_environment().is_main
+    world = world_from_environment()
+    is_main = world.is_main
     progress = Progress(quiet=not is_main)
     try:
         finished = run(settings, progress)
     except Interrupted:
         progress.close()
         if progress.out and is_main:
-            talk(f"stopped; go on with: imgcls train --resume --out {shlex.quote(progress.out)}")
+            talk(f"stopped; go on with: {_program(world)} train --resume --out {shlex.quote(progress.out)}")
         raise
     finally:
         progress.close()
@@ -62,11 +64,20 @@ def train(
         write_json(summary(finished), json)
 
 
+def _program(world: World) -> str:
+    """Return how to start as many processes again, which a run cannot do without."""
+    if world.size == 1:
+        return "imgcls"
+    processes = f"--standalone --nproc-per-node {world.size}" if world.size == world.local_size else "…"
+    return f"torchrun {processes} -m imgcls"
+
+
 def summary(finished: Finished) -> dict[str, Any]:
     """Return what `train --json` writes."""
     card = finished.card
     return {
         "ended": finished.reason,
+        "stopped_early": finished.stopped_early,
         "out": finished.out,
         "best": finished.best,
         "best_epoch": card.epoch,
@@ -86,10 +97,14 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
         say("dry run: everything was built, two validation batches and two steps ran; nothing was written")
         return
     if finished.reason == "already finished":
-        say(f"{finished.out}: this run is already finished; a larger --epochs continues it")
+        say(f"{finished.out}: this run is already finished; {_continued_by(settings, finished)}")
+    elif finished.stopped_early:
+        say(_stopped_early(settings, finished))
     if metrics:
         accuracy = f"{percent(metrics['accuracy'])} ({interval(metrics['accuracy_interval'])})"
-        say(f"best epoch {card.epoch}: validation accuracy {accuracy} on {metrics['images']} images")
+        is_best = finished.best_epoch == card.epoch
+        name = f"best epoch {card.epoch}" if is_best else f"epoch {card.epoch} (the best that is left)"
+        say(f"{name}: validation accuracy {accuracy} on {metrics['images']} images")
     else:
         say(f"last epoch {card.epoch}: not validated")
     if card.pretrained.missing:
@@ -97,11 +112,25 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
     if finished.best is None:
         return
     say(f"checkpoint: {finished.best}" + (f" (and {finished.linked} points at it)" if finished.linked else ""))
-    if settings.out is None and settings.data.limit is None and finished.linked is None:
-        warn("best.pt here is a file of its own and was left alone")
     name = "" if finished.linked else f" --ckpt {shlex.quote(finished.best)}"
     talk(f"next: imgcls evaluate --data {shlex.quote(settings.data.source)}{name}")
     talk(f"      imgcls predict IMAGE{name}")
+
+
+def _stopped_early(settings: TrainConfig, finished: Finished) -> str:
+    waited = finished.epochs - finished.best_epoch
+    epochs = f"{waited} epoch{'' if waited == 1 else 's'}"
+    where = f"after epoch {finished.epochs} of {settings.epochs}"
+    return f"stopped early {where}: no better {settings.monitor} for {epochs} (--early-stop {settings.early_stop})"
+
+
+def _continued_by(settings: TrainConfig, finished: Finished) -> str:
+    """Say what continues a finished run: what ended it, and what would end it again at once."""
+    waited, patience = finished.epochs - finished.best_epoch, settings.early_stop
+    later = f"--early-stop {waited + patience}, or auto," if patience is not None and waited >= patience else ""
+    if finished.stopped_early:
+        return f"{_stopped_early(settings, finished)}; {later} continues it"
+    return f"a larger --epochs {f'and {later} continue' if later else 'continues'} it"
 
 
 def _stored(config: str | None, given: Given) -> dict[str, Any]:

@@ -30,21 +30,23 @@ def is_best(row: Row, before: Sequence[Row], monitor: str) -> bool:
     return all(score(row, monitor) > score(old, monitor) for old in before)
 
 
-def best_epoch(history: Sequence[Row], monitor: str) -> int | None:
-    """Return the epoch that is kept as the best; None when none was validated."""
-    if not history or history[-1]["val_acc"] is None:
-        return None
-    best = [row["epoch"] for number, row in enumerate(history) if is_best(row, history[:number], monitor)]
-    return int(best[-1])
+def best_epoch(history: Sequence[Row], monitor: str) -> int:
+    """Return which epoch is the best, counting from 1; 0 without epochs."""
+    scores = [score(row, monitor) for row in history]
+    return scores.index(max(scores)) + 1 if scores else 0
 
 
-def is_over(config: TrainConfig, history: Sequence[Row]) -> bool:
-    """Tell whether a run with these epochs behind it has ended, by length or by early stopping.
+def ending(config: TrainConfig, history: Sequence[Row]) -> str | None:
+    """Return why a run with these epochs behind it has ended, "all epochs" or "early stop"; None when it goes on.
 
     Early stopping counts the epochs since the best one, so an equal accuracy with a smaller loss is an improvement.
     """
-    if config.early_stop is None or not history:
-        return len(history) >= config.epochs
-    scores = [score(row, config.monitor) for row in history]
-    waited = len(scores) - 1 - scores.index(max(scores))
-    return len(history) >= config.epochs or waited >= config.early_stop
+    if len(history) >= config.epochs:
+        return "all epochs"
+    waited = len(history) - best_epoch(history, config.monitor)
+    return "early stop" if history and config.early_stop is not None and waited >= config.early_stop else None
+
+
+def is_over(config: TrainConfig, history: Sequence[Row]) -> bool:
+    """Tell whether a run with these epochs behind it has ended, by length or by early stopping."""
+    return ending(config, history) is not None

@@ -1,13 +1,20 @@
-"""Whether a run may be continued with these settings and this data."""
+"""Whether a run may be continued with these settings and this data, and what has become of its best.pt."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
 from imgcls.distributed import World
-from imgcls.engine.monitor import is_over
+from imgcls.engine.monitor import Row, is_best, is_over
 from imgcls.engine.prepare import Prepared
-from imgcls.errors import DataError, UsageError
+from imgcls.errors import CheckpointError, DataError, UsageError
+from imgcls.schema import ModelCard
 
 # Settings that may differ, because they change no more than rounding; the data is held against its fingerprint.
 HARMLESS = (
@@ -26,8 +33,7 @@ def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: Worl
         UsageError: settings that change what is learnt differ; they are listed.
         DataError: the classes or images differ.
     """
-    resumed, before, now = f"--resume --out {config.out}", last.card.config, to_dict(config)
-    before = to_dict(TrainConfig()) | before  # settings younger than the run had their defaults
+    resumed, before, now = f"--resume --out {config.out}", _settings(last.card), to_dict(config)
     differing = [key for key in now if key not in HARMLESS and before[key] != now[key]]
     if differing:
         listed = ", ".join(f"{key} was {before[key]}, now {now[key]}" for key in differing)
@@ -45,3 +51,53 @@ def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: Worl
     if config.schedule == "onecycle":
         raise UsageError(f"--epochs {config.epochs}: a onecycle run of {before['epochs']} epochs cannot change length")
     return f"--epochs was {before['epochs']}, now {config.epochs}: the learning rate follows the new length from here"
+
+
+def kept(path: Path, last: ModelCard, history: Sequence[Row]) -> tuple[ModelCard | None, str | None]:
+    """Look at what stands in the place of a run's best.pt.
+
+    Args:
+        path: the run folder.
+        last: describes the run, as in its last.pt.
+        history: its epochs so far.
+
+    Returns:
+        The card of best.pt, or None and what is wrong: it is missing or damaged.
+
+    Raises:
+        CheckpointError: it is something else, a checkpoint of another run for example, and not ours to replace.
+    """
+    best, advice = path / "best.pt", "move it away and repeat the line"
+    if not os.path.isfile(best):
+        if os.path.lexists(best):
+            raise CheckpointError(f"{best}: is no regular file; {advice}")
+        return None, f"{best}: is missing"
+    try:
+        card = checkpoint.load(best).card
+    except CheckpointError as error:
+        return None, f"{str(error).partition('; ')[0]}, now best.damaged.pt"
+    # One epoch ahead of a last.pt that was damaged: that epoch is about to be repeated.
+    row = history[card.epoch - 1] if 0 < card.epoch <= len(history) else None
+    figures = card.metrics.get("accuracy"), card.metrics.get("loss")
+    is_known = card.epoch == len(history) + 1 if row is None else figures == (row["val_acc"], row["val_loss"])
+    if _run(card) != _run(last) or not is_known:
+        raise CheckpointError(f"{best}: is of another run than last.pt; {advice}")
+    return card, None
+
+
+def stands(best: ModelCard | None, history: Sequence[Row], monitor: str) -> bool:
+    """Tell whether best.pt is there and not worse than the last epoch, of which last.pt could make another."""
+    if best is None:
+        return False
+    return best.epoch >= len(history) or not is_best(history[-1], [history[best.epoch - 1]], monitor)
+
+
+def _settings(card: ModelCard) -> dict[str, Any]:
+    """Return the settings of a run; those younger than it had their defaults."""
+    return to_dict(TrainConfig()) | card.config
+
+
+def _run(card: ModelCard) -> tuple[Any, ...]:
+    """Return what checkpoints of one run have in common."""
+    fixed = {name: value for name, value in _settings(card).items() if name not in HARMLESS}
+    return card.arch, card.classes, card.data_fingerprint, fixed

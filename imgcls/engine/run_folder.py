@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,12 @@ from imgcls.engine.monitor import best_epoch
 from imgcls.errors import CheckpointError, UsageError, WriteError
 from imgcls.schema import Choice
 
-FILES = ("best.pt", "last.pt", "last.prev.pt", "config.json", "metrics.jsonl", "curves.png", "run.lock", "tensorboard")
+FILES = (
+    *("best.pt", "best.damaged.pt", "last.pt", "last.prev.pt"),
+    *("config.json", "metrics.jsonl", "curves.png", "run.lock", "tensorboard"),
+)
 DEFAULT_PARENT = "runs"
+ROOM = 2**14  # bytes that a run holds while it goes on, so that config.json can tell of a full disk
 
 
 @dataclass
@@ -54,6 +58,14 @@ class RunFolder:
         """Write best.pt."""
         checkpoint.save(self.path / "best.pt", best)
 
+    def replace_best(self, last: Checkpoint, lost: bool) -> None:
+        """Make best.pt of the last epoch; what stands there and cannot be loaded keeps another name."""
+        best = self.path / "best.pt"
+        if lost and os.path.exists(best):
+            with files.explained(best):
+                os.replace(best, self.path / "best.damaged.pt")
+        self.save_best(replace(last, training={}))
+
     def save_last(self, last: Checkpoint) -> None:
         """Write last.pt and keep the one before it as last.prev.pt."""
         path, previous = self.path / "last.pt", self.path / "last.prev.pt"
@@ -70,8 +82,11 @@ class RunFolder:
     def write_config(self, config: TrainConfig, choices: Sequence[Choice], fingerprint: str, status: str) -> None:
         """Write config.json: what was asked for, what was decided and why, and on what it ran."""
         resolved = {choice.name: {"value": choice.value, "reason": choice.reason} for choice in choices}
+        is_default = config.out is None
         if config.resume and (self.path / "config.json").exists():  # what was decided at the start still stands
-            resolved = read_config(self.path)["resolved"] | resolved
+            before = read_config(self.path)
+            resolved = before["resolved"] | resolved
+            is_default = bool(before["run"].get("default_folder"))
         values = {
             "config": to_dict(config),
             "resolved": resolved,
@@ -80,24 +95,33 @@ class RunFolder:
                 **provenance(),
                 "data_fingerprint": fingerprint,
                 "process": os.getpid(),
+                "default_folder": is_default,  # started without --out, though it goes on with one
             },
         }
         files.write_json(self.path / "config.json", values)
 
-    def set_status(self, status: str) -> None:
-        """Change the status in config.json."""
-        values = read_config(self.path)
-        values["run"]["status"] = status
-        files.write_json(self.path / "config.json", values)
+    def set_status(self, **values: Any) -> None:
+        """Change what config.json says of the run: its last words, so the room kept for them is given up."""
+        with files.explained(self.path / "run.lock"):
+            _write_owner(self.lock)
+        config = read_config(self.path)
+        config["run"] |= values
+        files.write_json(self.path / "config.json", config)
 
-    def finish(self, history: Sequence[dict[str, Any]], status: str, monitor: str) -> None:
-        """Draw the curves, drop the spare checkpoint and record how the run ended."""
+    def finish(self, history: Sequence[dict[str, Any]], monitor: str) -> None:
+        """Complete metrics.jsonl, draw the curves and drop the spare checkpoint."""
         from imgcls import plots  # matplotlib takes over a second to import
 
-        plots.save(plots.curves(history, best_epoch(history, monitor)), self.path / "curves.png")
+        self.write_metrics(history)
+        best = best_epoch(history, monitor) if history[-1]["val_acc"] is not None else None
+        plots.save(plots.curves(history, best), self.path / "curves.png")
         with files.explained(self.path):
             (self.path / "last.prev.pt").unlink(missing_ok=True)
-        self.set_status(status)
+
+    def is_here_by_default(self) -> bool:
+        """Tell whether the run was started without `--out`, and its folder is one of ./runs."""
+        started_so = read_config(self.path)["run"].get("default_folder")
+        return bool(started_so) and os.path.isdir(DEFAULT_PARENT) and self.path.parent.samefile(DEFAULT_PARENT)
 
 
 def provenance() -> dict[str, Any]:
@@ -157,17 +181,6 @@ def create(config: TrainConfig) -> RunFolder:
                 elif name != "run.lock":
                     (path / name).unlink(missing_ok=True)
     return RunFolder(path, lock)
-
-
-def conclude(config: TrainConfig, history: Sequence[dict[str, Any]]) -> None:
-    """Do what is left of a run that was stopped between its last epoch and its end; nothing if it was not.
-
-    Raises:
-        WriteError: it cannot be written, or another process trains in it.
-    """
-    if read_config(Path(str(config.out)))["run"]["status"] != "finished":
-        with contextlib.closing(create(config)) as folder:
-            folder.finish(history, "finished", config.monitor)
 
 
 def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:
@@ -242,7 +255,15 @@ def _locked(path: Path) -> Any:
         file.close()
         raise files.cannot_write(path / "run.lock", error) from error
     os.register_at_fork(after_in_child=file.close)  # else loader processes would hold the lock after a SIGKILL
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    try:
+        _write_owner(file, ROOM)
+    except OSError as error:
+        raise files.cannot_write(path / "run.lock", error, f"{ROOM:,}") from error
     return file
+
+
+def _write_owner(file: Any, room: int = 0) -> None:
+    """Write which process has the lock, and that many blanks."""
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n" + " " * room)
+    file.flush()

@@ -6,7 +6,8 @@ Reports events and returns a result; prints nothing.
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from imgcls.engine import announce, diagnose, resume, run_folder
 from imgcls.engine.evaluate import count, silent
 from imgcls.engine.hold import hold
 from imgcls.engine.loop import train_epoch
-from imgcls.engine.monitor import is_best, is_over, score
+from imgcls.engine.monitor import best_epoch, ending, is_best, is_over, score
 from imgcls.engine.optim import plateau_drops
 from imgcls.engine.plan import Plan, State, build
 from imgcls.engine.prepare import prepare, validation_batches
@@ -30,7 +31,7 @@ from imgcls.engine.run_folder import RunFolder
 from imgcls.engine.tensorboard import EpochWriter, NoWriter, TensorBoardWriter, require_tensorboard
 from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said
-from imgcls.schema import EvalReport
+from imgcls.schema import EvalReport, ModelCard
 
 EARLY_BATCHES = 2  # validation batches before training, to fail early
 
@@ -82,6 +83,8 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     last, damage = run_folder.load_last(Path(config.out)) if config.resume and config.out else (None, None)
     if damage:
         report(Said(damage, warning=True))
+    history = last.training["history"] if last else []
+    kept, lost = resume.kept(Path(str(config.out)), last.card, history) if last else (None, None)
     prepared = prepare(
         config.data, last.card if last else None, last.holdout if last else None, world, lambda text: report(Said(text))
     )
@@ -90,10 +93,13 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     if last is not None:
         if warning := resume.check(config, last, prepared, world):
             report(Said(warning, warning=True))
-        if is_over(config, last.training["history"]):
-            if world.is_main:
-                run_folder.conclude(config, last.training["history"])
-            return _finished(Path(str(config.out)), None, 0, began, "already finished")
+        if lost:
+            report(Said(_loss(lost, history, config.monitor), warning=True))
+        from_last = not resume.stands(kept, history, config.monitor)
+        kept = last.card if from_last or kept is None else kept
+        if is_over(config, history):
+            linked = _conclude(config, last, from_last, lost is not None, report) if world.is_main else None
+            return _finished(config, kept, Path(str(config.out)), linked, history, 0, began, "already finished")
     state, plan, said = build(config, prepared, world, last)
     if said:
         report(Said(said))
@@ -106,27 +112,37 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     if config.dry_run:
         return _dry_run(state, plan, report, began)
     if folder is None:  # a rank that writes nothing
-        reason = _epochs(state, plan, None, NoWriter(), report)
+        reason = _epochs(state, plan, kept, None, NoWriter(), report)
         return Finished(plan.card, None, None, None, len(state.history), time.monotonic() - began, reason)
     with closing(folder):
-        if damage:
-            folder.use_spare()
-        folder.write_config(config, plan.choices, plan.card.data_fingerprint, "running")
-        writer = TensorBoardWriter(folder.path, epochs_before + 1) if config.tensorboard else NoWriter()
+        writer: EpochWriter = NoWriter()
         try:
-            reason = _epochs(state, plan, folder, writer, report)
+            if damage:
+                folder.use_spare()
+            folder.write_config(config, plan.choices, plan.card.data_fingerprint, "running")
+            if last is not None and from_last:
+                folder.replace_best(last, lost=lost is not None)
+            if config.tensorboard:
+                writer = TensorBoardWriter(folder.path, epochs_before + 1)
+            reason = _epochs(state, plan, kept, folder, writer, report)
+            best = _best(state, plan, folder, report)
+            linked = _end(config, folder, state.history, report)
         except BaseException as error:
-            folder.set_status(_status(error))
+            with suppress(ImgclsError):  # a full disk may refuse this too; what is said is why the run failed
+                folder.set_status(status=_status(error))
             raise
         finally:
             writer.close()
-        folder.finish(state.history, "finished", config.monitor)
-        return _finished(folder.path, _link(config, folder), len(state.history) - epochs_before, began, reason)
+        epochs = len(state.history) - epochs_before
+        return _finished(config, best, folder.path, linked, state.history, epochs, began, reason)
 
 
-def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWriter, report: Report) -> str:
-    """Train, validate, save, judge, again and again; returns why it ended."""
+def _epochs(
+    state: State, plan: Plan, kept: ModelCard | None, folder: RunFolder | None, writer: EpochWriter, report: Report
+) -> str:
+    """Train, validate, save, judge, again and again; returns why it ended. `kept` describes what best.pt holds."""
     config, said = plan.config, set[str]()
+    held = kept.epoch if kept else 0
     if not is_over(config, state.history):
         plan = hold(state, plan, report)
     facts = diagnose.facts_of(plan, state.model.network)
@@ -138,7 +154,9 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
             trained = train_epoch(state, plan, epoch, drops, report)
         measured = _validate(state, plan, epoch, report)
         row = _metrics_row(epoch, state.step, trained, measured, time.monotonic() - began)
-        best = is_best(row, state.history, config.monitor)
+        # Not than all before: where the best one's checkpoint was lost, best.pt holds the best of what is left.
+        best = is_best(row, state.history[held - 1 : held] if held else [], config.monitor)
+        held = epoch if best else held
         state.history.append(row)
         if folder is not None:
             _save(state, plan, measured, best, folder)
@@ -149,7 +167,7 @@ def _epochs(state: State, plan: Plan, folder: RunFolder | None, writer: EpochWri
             if finding.code not in said or (ends and finding.code in diagnose.AT_THE_END_TOO):
                 said.add(finding.code)
                 report(Found(finding))
-    return "all epochs" if len(state.history) >= config.epochs else "early stop"
+    return str(ending(config, state.history))
 
 
 def _validate(state: State, plan: Plan, epoch: int, report: Report) -> EvalReport | None:
@@ -183,7 +201,7 @@ def _metrics_row(
 
 
 def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, folder: RunFolder) -> None:
-    """Write best.pt, last.pt and metrics.jsonl; in this order a kill in between only repeats an epoch."""
+    """Write last.pt, best.pt and metrics.jsonl; what a kill in between leaves undone, `--resume` makes from last.pt."""
     splits, raw, validated = plan.prepared.splits, state.model.network, state.validated.network
     for network in (raw, validated):
         try:
@@ -204,10 +222,31 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
             "macro_f1": measured.macro_f1,
         }
     card = replace(plan.card, metrics=metrics, epoch=len(state.history))
+    folder.save_last(Checkpoint(card, validated.state_dict(), splits.holdout, state.training_dict()))
     if best:
         folder.save_best(Checkpoint(card, validated.state_dict(), splits.holdout))
-    folder.save_last(Checkpoint(card, validated.state_dict(), splits.holdout, state.training_dict()))
     folder.write_metrics(state.history)
+
+
+def _best(state: State, plan: Plan, folder: RunFolder, report: Report) -> ModelCard:
+    """Return the card of best.pt, which may have been moved away while the run went on."""
+    card, lost = resume.kept(folder.path, plan.card, state.history)
+    if card is not None:
+        return card
+    last, _ = run_folder.load_last(folder.path)
+    if last is None:
+        raise CheckpointError(f"{lost}, as is last.pt: somebody removed them while the run went on; start it again")
+    report(Said(_loss(str(lost), state.history, plan.config.monitor), warning=True))
+    folder.replace_best(last, lost=True)
+    return last.card
+
+
+def _loss(problem: str, history: Sequence[dict[str, Any]], monitor: str) -> str:
+    """Say what takes the place of a best.pt that is missing or damaged."""
+    last, best = len(history), best_epoch(history, monitor)
+    if best == last:
+        return f"{problem}; the best, epoch {best}, is the last: it is made anew from last.pt"
+    return f"{problem}; the best, epoch {best}, is lost: the last, {last}, takes its place until a later one is better"
 
 
 def _try_validation(state: State, plan: Plan, most_batches: int) -> None:
@@ -223,18 +262,58 @@ def _dry_run(state: State, plan: Plan, report: Report, began: float) -> Finished
     return Finished(plan.card, None, None, None, 0, time.monotonic() - began, "dry run")
 
 
-def _link(config: TrainConfig, folder: RunFolder) -> str | None:
-    """Point ./best.pt at the run's best checkpoint, when the user named no folder and no limit."""
-    if config.out is not None or config.data.limit is not None:
+def _conclude(config: TrainConfig, last: Checkpoint, from_last: bool, lost: bool, report: Report) -> str | None:
+    """Do what is left of a run whose epochs are done: nothing, or its end, or its best.pt; return what was linked."""
+    ended = run_folder.read_config(Path(str(config.out)))["run"]["status"] == "finished"
+    if ended and not from_last:
+        return None
+    with closing(run_folder.create(config)) as folder:
+        if from_last:
+            folder.replace_best(last, lost)
+        return None if ended else _end(config, folder, last.training["history"], report)
+
+
+def _end(config: TrainConfig, folder: RunFolder, history: Sequence[dict[str, Any]], report: Report) -> str | None:
+    """Draw the curves, point ./best.pt at the run's best and record how it ended; return what was linked."""
+    folder.finish(history, config.monitor)
+    linked = _link(config, folder, report)
+    folder.set_status(status="finished", ended=ending(config, history))
+    return linked
+
+
+def _link(config: TrainConfig, folder: RunFolder, report: Report) -> str | None:
+    """Point ./best.pt at the run's best checkpoint, when it was started here without a folder and a limit."""
+    if config.data.limit is not None or not folder.is_here_by_default():
         return None
     link = Path("best.pt")
-    return str(link) if files.point(link, folder.path / "best.pt") else None
+    if files.point(link, Path(run_folder.DEFAULT_PARENT) / folder.path.name / "best.pt"):
+        return str(link)
+    report(Said("best.pt here is a file of its own and was left alone", warning=True))
+    return None
 
 
-def _finished(path: Path, linked: str | None, epochs_run: int, began: float, reason: str) -> Finished:
-    best = path / "best.pt"
-    card = checkpoint.load(best).card
-    return Finished(card, str(path), str(best), linked, epochs_run, time.monotonic() - began, reason)
+def _finished(
+    config: TrainConfig,
+    best: ModelCard,
+    path: Path,
+    linked: str | None,
+    history: Sequence[dict[str, Any]],
+    epochs_run: int,
+    began: float,
+    reason: str,
+) -> Finished:
+    return Finished(
+        card=best,
+        out=str(path),
+        best=str(path / "best.pt"),
+        linked=linked,
+        epochs_run=epochs_run,
+        seconds=time.monotonic() - began,
+        reason=reason,
+        epochs=len(history),
+        best_epoch=best_epoch(history, config.monitor),
+        stopped_early=ending(config, history) == "early stop",
+    )
 
 
 def _status(error: BaseException) -> str:

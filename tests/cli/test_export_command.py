@@ -102,7 +102,9 @@ app(["export", "--format", "{format}"])
     before = tree(home)
     done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.WRITE, done.stderr
-    assert done.stderr.endswith(f"best.{format}: cannot write: file too large; name another path: it needs more than 4,000 bytes\n")
+    assert done.stderr.endswith(
+        f"best.{format}: cannot write: file too large; name another path: it needs more than 4,000 bytes\n"
+    )
     assert tree(home) == before
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from imgcls.errors import Exit
+from imgcls.distributed import World
+from imgcls.engine.metrics import summarise
+from imgcls.errors import Exit, Interrupted
 
 Run = Callable[..., Result]
 QUICK = ("--arch", "simple-cnn", "--epochs", 2, "--workers", 0)
@@ -118,6 +123,74 @@ def test_the_same_resume_line_can_be_repeated_until_it_succeeds(run: Run, colour
     longer = run("train", "--resume", "--out", tmp_path / "run", "--epochs", 3)  # the rest comes from the run
     assert longer.exit_code == 0, longer.output
     assert "resuming at epoch 3 of 3" in longer.stderr
+
+
+@pytest.fixture
+def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation finds the same in every epoch."""
+    found = summarise(np.array([[4, 2], [3, 3]]), 8.0, 12, ("blue", "red"), "val")
+    monkeypatch.setattr("imgcls.engine.train._validate", lambda *arguments: found)
+
+
+@pytest.mark.usefixtures("never_better")
+def test_an_early_stop_is_said_with_what_goes_on(run: Run, colours: Path, tmp_path: Path) -> None:
+    """A larger --epochs alone does not."""
+    line = ("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--resume", "--early-stop", 2)
+    first = run(*line, "--epochs", 6, "--json", tmp_path / "summary.json")
+    assert first.stdout.startswith(
+        "stopped early after epoch 3 of 6: no better val-acc for 2 epochs (--early-stop 2)\n"
+    )
+    assert json.loads((tmp_path / "summary.json").read_text())["stopped_early"] is True
+    again = run(*line, "--epochs", 40)
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (
+        0,
+        f"{tmp_path / 'run'}: this run is already finished; stopped early after epoch 3 of 40: "
+        "no better val-acc for 2 epochs (--early-stop 2); --early-stop 4, or auto, continues it",
+    )
+    assert run(*line, "--epochs", 6, "--early-stop", 4).stdout.startswith("stopped early after epoch 5 of 6: ")
+    assert "best epoch" in run(*line, "--epochs", 6, "--early-stop", "auto").stdout.splitlines()[0]
+    both = run(*line, "--epochs", 6).stdout.splitlines()[0]
+    assert both.endswith("already finished; a larger --epochs and --early-stop 7, or auto, continue it")
+
+
+@pytest.mark.usefixtures("never_better")
+def test_the_summary_does_not_call_best_what_is_only_left(run: Run, colours: Path, tmp_path: Path) -> None:
+    """The checkpoint of the best epoch was moved away; what is named is there, and its figures are its own."""
+    line = ("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--resume")
+    assert run(*line).exit_code == 0
+    (tmp_path / "run/best.pt").rename(tmp_path / "mine.pt")
+    for _ in range(2):
+        again = run(*line, "--json", tmp_path / "summary.json")
+        assert again.exit_code == 0, again.output
+        assert again.stdout.splitlines()[1].startswith("epoch 2 (the best that is left): validation accuracy ")
+        assert Path(json.loads((tmp_path / "summary.json").read_text())["best"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("processes", "nodes", "program"),
+    [
+        (1, 1, "imgcls"),
+        (4, 1, "torchrun --standalone --nproc-per-node 4 -m imgcls"),
+        (8, 2, "torchrun … -m imgcls"),
+    ],
+)
+def test_a_stopped_run_names_the_line_that_goes_on(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, nodes: int, program: str
+) -> None:
+    """As typed: with the folder in quotes and as many processes."""
+    out = tmp_path / "my run's"
+
+    def stopped(config: object, report: Callable[[object], None]) -> None:
+        report.out = str(out)  # type: ignore[attr-defined]
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("imgcls.engine.train.train", stopped)
+    monkeypatch.setattr("imgcls.cli.app._die_by", lambda signum: sys.exit(128 + signum))
+    world = World(0, processes, 0, processes // nodes)
+    monkeypatch.setattr("imgcls.distributed.world_from_environment", lambda: world)
+    result = run("train", "--data", colours, "--out", out)
+    assert result.exit_code == Exit.SIGTERM
+    assert result.stderr == f"stopped; go on with: {program} train --resume --out {shlex.quote(str(out))}\n"
 
 
 def test_a_run_folder_in_the_way_is_not_touched(run: Run, colours: Path, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,16 +70,82 @@ def test_a_limited_run_does_not_become_best_pt(pictures: Path, elsewhere: Path) 
 
 
 def test_a_run_that_fails_does_not_become_best_pt(pictures: Path, elsewhere: Path) -> None:
-    def fail(event: Event) -> None:
-        if isinstance(event, Stepped) and event.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny(pictures, epochs=2), fail)
+    folder = stopped(pictures)
     assert not os.path.lexists("best.pt")
-    (folder,) = Path("runs").iterdir()
     assert json.loads((folder / "config.json").read_text())["run"]["status"] == "interrupted"
     assert checkpoint.load(folder / "best.pt").card.epoch == 1
+
+
+SECOND_EPOCH = Stepped(2, "train", 1, 1, None, 1.0)
+
+
+def interrupt(event: Event) -> None:
+    if isinstance(event, Stepped) and event.epoch == 2:
+        raise KeyboardInterrupt
+
+
+def stopped(pictures: Path, **asked: Any) -> Path:
+    """Start a run and stop it in its second epoch; return its folder."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(pictures, epochs=2, **asked), interrupt)
+    return next(iter(Path("runs").iterdir()))
+
+
+def test_best_pt_points_at_a_default_run_that_was_stopped_and_went_on(
+    pictures: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """As if it had never been stopped; and not again when there is nothing left to do."""
+    folder = stopped(pictures)
+    other = run(tiny(pictures))
+    assert os.readlink("best.pt") == str(other.folder / "best.pt")
+    assert run(tiny(pictures, epochs=2, out=str(folder), resume=True)).finished.linked == "best.pt"
+    assert os.readlink("best.pt") == str(folder / "best.pt")
+    run(tiny(pictures))
+    later = os.readlink("best.pt")
+    again = run(tiny(pictures, epochs=2, out=str(folder), resume=True)).finished
+    assert (again.reason, again.linked) == ("already finished", None)
+    assert os.readlink("best.pt") == later
+    longer = run(tiny(pictures, epochs=3, out=str(elsewhere / folder), resume=True)).finished
+    assert longer.linked == "best.pt"
+    assert os.readlink("best.pt") == str(folder / "best.pt")
+
+
+def test_best_pt_points_at_no_run_that_was_given_a_folder_or_a_limit(pictures: Path, elsewhere: Path) -> None:
+    for asked in ({"limit": 4}, {"out": "runs/mine"}):
+        folder = stopped(pictures, **asked)
+        config = tiny(pictures, epochs=2, **asked | {"out": str(folder), "resume": True})
+        assert run(config).finished.linked is None
+        shutil.rmtree("runs")
+    assert not os.path.lexists("best.pt")
+
+
+def test_a_default_run_that_goes_on_elsewhere_leaves_that_best_pt_alone(
+    pictures: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a project that was moved as a whole is the same place."""
+    folder = stopped(pictures)
+    (tmp_path / "there" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "there")
+    config = tiny(pictures, epochs=2, out=str(elsewhere / folder), resume=True)
+    assert run(config).finished.linked is None
+    assert not os.path.lexists("best.pt")
+    assert not os.path.lexists(elsewhere / "best.pt")
+    elsewhere.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert run(tiny(pictures, epochs=3, out=str(folder), resume=True)).finished.linked == "best.pt"
+    assert os.readlink("best.pt") == str(folder / "best.pt")
+
+
+def test_a_run_stopped_between_its_last_epoch_and_its_end_is_pointed_at_too(
+    pictures: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_folder.RunFolder, "write_metrics", lambda self, history: interrupt(SECOND_EPOCH))
+        run(tiny(pictures))
+    (folder,) = Path("runs").iterdir()
+    done = run(tiny(pictures, out=str(folder), resume=True))
+    assert (done.finished.reason, done.finished.linked) == ("already finished", "best.pt")
+    assert len(done.history) == 1, "metrics.jsonl is complete"
 
 
 @pytest.fixture(scope="module")
