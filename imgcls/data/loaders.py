@@ -98,18 +98,30 @@ class Places(Sampler[list[Place]]):
 
     Training cuts the shuffled order into global batches of `batch_size * ranks` and each of them into near-equal
     shares; a rank left without an image gets a filler, so that all ranks take the same steps and none counts
-    twice. A last batch of one image borrows one from the batch before it or is joined to it, because BatchNorm needs
-    two. The batches depend on the global batch size alone, so two ranks make those of one.
+    twice. Where the last global batch would have fewer than `smallest` images, as BatchNorm needs them, the last two
+    share theirs evenly, or are one if these are too few for two. All others depend on the global batch size alone, so
+    two ranks make those of one. (A run of a version that cut otherwise goes on with these last two batches.)
     """
 
-    def __init__(self, count: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        ranks: int = 1,
+        smallest: int = 2,
+    ) -> None:
         self.count, self.seed, self.shuffle = count, seed, shuffle
         self.rank, self.ranks, self.epoch = rank, ranks, 0
         step = batch_size * ranks
         self.bounds = [*range(0, count, step), count]
-        if shuffle and count % step == 1 and 1 < step < count:
-            if step > 2:
-                self.bounds[-2] -= 1
+        rest = count % step
+        if shuffle and 0 < rest < smallest and 1 < step < count:
+            if step + rest >= 2 * smallest:
+                self.bounds[-2] -= (step - rest) // 2
             else:
                 del self.bounds[-2]
 
@@ -146,11 +158,14 @@ class Batches:
         workers: int = 0,
         rank: int = 0,
         ranks: int = 1,
+        smallest: int = 2,
         pin_memory: bool = False,
     ) -> None:
         self.listing = listing
         self.pictures = Pictures(listing.images, preprocess, augmentation)
-        self.places = Places(len(listing.images), batch_size, seed=seed, shuffle=shuffle, rank=rank, ranks=ranks)
+        self.places = Places(
+            len(listing.images), batch_size, seed=seed, shuffle=shuffle, rank=rank, ranks=ranks, smallest=smallest
+        )
         self.seed, self.workers = seed, min(workers, len(self.places))
         self._batch_size, self._pin_memory = batch_size, pin_memory
         self._held: torch.Tensor | None = None

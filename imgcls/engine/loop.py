@@ -25,7 +25,7 @@ from imgcls.engine import diagnose
 from imgcls.engine.mix import mix
 from imgcls.engine.optim import lr_factor
 from imgcls.engine.plan import Plan, State
-from imgcls.errors import DivergedError, UsageError
+from imgcls.errors import DivergedError
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.models.build import head, last_layers
 
@@ -69,7 +69,7 @@ def train_epoch(
             images, share = mix(images, config.mixup, config.cutmix, draws.generator(config.data.seed, epoch, number))
         with _unsynchronised(model, closes_step):
             with torch.autocast(device.type, plan.amp, enabled=plan.amp is not None):
-                logits = _forward(model, images)
+                logits = model(images)
             loss = _loss(logits.float(), labels, real, share, plan)
             # DDP averages gradients over processes; the loss is a sum over all of them, divided once.
             scaled = loss * (world.size / window_weights[(number - 1) // config.accumulate])
@@ -137,18 +137,6 @@ def _ready(state: State, plan: Plan, frozen: bool) -> nn.Module:
     if plan.world.size == 1:
         return model
     return DistributedDataParallel(model, device_ids=[plan.device] if plan.device.type == "cuda" else None)
-
-
-def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    try:
-        logits: torch.Tensor = model(images)
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            raise UsageError(
-                "BatchNorm needs two images per batch and process: raise --batch-size, or add images"
-            ) from error
-        raise
-    return logits
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor, real: torch.Tensor, share: float, plan: Plan) -> torch.Tensor:

@@ -25,11 +25,11 @@ from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup, 
 from imgcls.engine.origin import seen_images
 from imgcls.engine.prepare import Prepared, training_batches, validation_batches
 from imgcls.engine.run_folder import provenance
-from imgcls.errors import CheckpointError, ImageError, UsageError
+from imgcls.errors import CheckpointError, DataError, ImageError, UsageError
 from imgcls.files import check_outside
 from imgcls.machine import free_memory
 from imgcls.models import pretrained
-from imgcls.models.build import Classifier, build_network, has_small_stem, last_layers, load_state
+from imgcls.models.build import Classifier, build_network, has_batch_norm, has_small_stem, last_layers, load_state
 from imgcls.schema import Choice, ModelCard
 
 
@@ -111,6 +111,7 @@ def build(
 
     Raises:
         UsageError: settings that the network or device refuses.
+        DataError: fewer images than the network's BatchNorm needs.
         CheckpointError: weights that do not fit.
     """
     device, device_choice = choose_device(config.device, world.local_rank)
@@ -141,7 +142,8 @@ def build(
     model = Classifier(network, preprocess).to(device)
     if config.channels_last if config.channels_last is not None else device.type != "mps":
         model = model.in_channels_last()
-    batches = training_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
+    smallest = _smallest_batch(config, network, len(prepared.splits.train.images), world)
+    batches = training_batches(prepared, config.data, world, smallest=smallest, pin_memory=device.type == "cuda")
     asked_batch = config.data.batch_size * config.accumulate * world.size
     effective_batch = min(asked_batch, len(prepared.splits.train.images))  # no step reaches into the next epoch
     lr = choose_lr(config, network, start.pretrained.used is not None, effective_batch)
@@ -208,6 +210,29 @@ def _check_validated(config: TrainConfig, prepared: Prepared) -> None:
     for flag, is_asked in asked.items():
         if is_asked and prepared.splits.val is None:
             raise UsageError(f"{flag} needs validation images, and there are none: drop it, or raise --val-split")
+
+
+def _smallest_batch(config: TrainConfig, network: nn.Module, images: int, world: World) -> int:
+    """Return how many images a batch of all processes must have: two in each whose BatchNorm takes statistics of them.
+
+    Torch refuses one image where it has one pixel left; elsewhere its statistics would be those of a single image.
+
+    Raises:
+        UsageError: the batches are of one image.
+        DataError: the images are too few.
+    """
+    is_frozen = config.freeze_epochs == "all" or config.freeze_epochs >= config.epochs
+    if not has_batch_norm(last_layers(network) if is_frozen else network):
+        return 2
+    if config.sync_bn:  # statistics of all processes, but not of fillers
+        return max(2, world.size)
+    needs = f"{config.data.arch} has BatchNorm, which needs two images per batch and process"
+    if config.data.batch_size == 1:
+        raise UsageError(f"--batch-size 1: {needs}; type --batch-size 2, or --arch convnext_tiny, which has none")
+    if images < 2 * world.size:
+        given = f"{images} training images on {world.size} processes"  # a single one is refused with the data
+        raise DataError(f"{given}: {needs}; add images, or start fewer processes")
+    return 2 * world.size
 
 
 def balanced_weights(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

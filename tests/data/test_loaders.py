@@ -285,12 +285,49 @@ class Size(NamedTuple):
         Size(3, 2, [3]),  # borrowing would only move the lonely image
         Size(5, 2, [2, 3]),
         Size(3, 1, [1, 1, 1]),
+        Size(33, 16, [16, 9, 8]),
     ],
 )
-def test_a_last_batch_of_one_image_borrows_one(size: Size) -> None:
+def test_a_last_batch_of_one_image_shares_those_of_the_batch_before(size: Size) -> None:
     places = Places(size.images, size.batch_size, seed=0, shuffle=True)
     assert [len(batch) for batch in places] == size.expected
     assert len(places) == len(size.expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "expected"),
+    [
+        (13, 3, [[3, 3], [3, 4]]),  # not 3 + 3, 3 + 3, 0 + 1: seven images are too few for two batches of 2 + 2
+        (17, 4, [[4, 4], [2, 3], [2, 2]]),  # not 4 + 4, 4 + 4, 0 + 1
+        (19, 4, [[4, 4], [3, 3], [2, 3]]),  # nor 1 + 2
+        (20, 4, [[4, 4], [4, 4], [2, 2]]),  # two each are enough
+        (7, 2, [[3, 4]]),
+    ],
+)
+def test_neither_of_two_processes_gets_a_batch_of_one_image(
+    count: int, batch_size: int, expected: list[list[int]]
+) -> None:
+    options: dict[str, Any] = {"seed": 0, "shuffle": True, "ranks": 2, "smallest": 4}
+    shares = [list(Places(count, batch_size, rank=rank, **options)) for rank in (0, 1)]
+    assert [[len(batch) for batch in step] for step in zip(*shares, strict=True)] == expected
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+def test_bounds_leave_two_images_to_each_process_and_all_other_batches_as_they_are(ranks: int) -> None:
+    """For all sizes: every image once, at least two in each share, and none but the last two batches touched."""
+    for batch_size in range(2, 10):
+        step, smallest = batch_size * ranks, 2 * ranks
+        for count in range(smallest, 6 * step + 1):
+            bounds = Places(count, batch_size, seed=0, shuffle=True, ranks=ranks, smallest=smallest).bounds
+            plain = [*range(0, count, step), count]
+            sizes = np.diff(bounds)
+            assert (bounds[0], bounds[-1], min(sizes) // ranks >= 2) == (0, count, True)
+            assert max(sizes) <= max(step, 2 * smallest - 1), "memory"
+            if min(np.diff(plain)) >= smallest:
+                assert bounds == plain
+            assert bounds[:-2] == plain[: len(bounds) - 2]
+            in_order = Places(count, batch_size, seed=0, shuffle=False, ranks=ranks, smallest=smallest)
+            assert in_order.bounds == plain, "validation"
 
 
 def test_validation_is_in_order_and_borrows_nothing() -> None:

@@ -19,7 +19,7 @@ from imgcls.data.loaders import Batch
 from imgcls.engine import loop
 from imgcls.engine.loop import step_weights, train_epoch
 from imgcls.engine.plan import State, balanced_weights
-from imgcls.errors import DivergedError, Exit, UsageError
+from imgcls.errors import DivergedError, Exit
 from imgcls.events import Event, Said, Stepped
 from imgcls.models.build import last_layers
 
@@ -338,18 +338,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(pictures: P
     assert caught.value.exit_code == Exit.DIVERGED
     assert "set --clip-grad 1" in str(caught.value)
     assert "--no-amp" not in str(caught.value)
-
-
-def test_one_image_per_batch_is_refused_only_where_batch_norm_cannot_do_it(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state, plan = built(tiny(pictures, arch="bn-cnn", batch_size=1, limit=2))
-    train_epoch(state, plan, 1, 0, silent)  # several pixels are several values
-
-    state, plan = built(tiny(pictures, batch_size=1, limit=2))
-    state.model.network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
-    with pytest.raises(UsageError, match="BatchNorm needs two images per batch and process: raise --batch-size"):
-        train_epoch(state, plan, 1, 0, silent)
 
 
 def test_the_wait_for_batches_is_counted(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_runs import built, same, tiny
@@ -15,6 +17,7 @@ from imgcls.distributed import World
 from imgcls.engine.loop import train_epoch
 from imgcls.engine.plan import build
 from imgcls.engine.prepare import prepare
+from imgcls.errors import DataError, ImgclsError, UsageError
 
 pytest_plugins = ("small_runs",)
 
@@ -68,6 +71,49 @@ def test_the_effective_batch_and_the_steps_of_an_epoch(pictures: Path) -> None:
     assert whole.effective_batch == 24, "there are no more"
     assert len(plan.batches) == 5
     assert plan.steps_per_epoch == 3
+
+
+def cut(data: Path, processes: int, **asked: Any) -> list[int]:
+    """Return the sizes of the batches of all processes together (a dry run asks the others nothing)."""
+    config = tiny(data, dry_run=True, **asked)
+    _, plan, _ = build(config, prepare(config.data), World(0, processes, 0, 1), None)
+    return [int(size) for size in np.diff(plan.batches.places.bounds)]
+
+
+def test_batch_norm_gets_two_images_in_each_process(pictures: Path) -> None:
+    """And what has none is cut as one process with the same global batch would be."""
+    last_of_one = {"limit": 19, "batch_size": 3, "size": 32}
+    assert cut(pictures, 3, arch="bn-cnn", **last_of_one) == [9, 10]
+    assert cut(pictures, 2, arch="bn-cnn", **last_of_one) == [6, 6, 7]
+    assert cut(pictures, 3, arch="simple-cnn", **last_of_one) == cut(
+        pictures, 1, arch="simple-cnn", **last_of_one | {"batch_size": 9}
+    )
+    # A frozen backbone takes no statistics, until it is thawed.
+    last_of_three = {"arch": "bn-cnn", "limit": 15, "batch_size": 6, "epochs": 3}
+    assert cut(pictures, 2, **last_of_three, freeze_epochs=2) == [8, 7]
+    for frozen in ("all", 3):
+        assert cut(pictures, 2, **last_of_three, freeze_epochs=frozen) == [12, 3]
+
+
+@pytest.mark.parametrize(
+    ("processes", "asked", "error", "sentence"),
+    [
+        (1, {"batch_size": 1}, UsageError, "--batch-size 1: bn-cnn has BatchNorm, which .*; type --batch-size 2, or "),
+        (
+            4,
+            {"limit": 7},
+            DataError,
+            "7 training images on 4 processes: bn-cnn .*; add images, or start fewer processes",
+        ),
+    ],
+)
+def test_what_is_too_little_for_batch_norm_is_refused_before_the_first_step(
+    pictures: Path, processes: int, asked: dict[str, Any], error: type[ImgclsError], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        cut(pictures, processes, arch="bn-cnn", **asked)
+    cut(pictures, processes, arch="simple-cnn", **asked)
+    cut(pictures, processes, arch="bn-cnn", freeze_epochs="all", **asked)
 
 
 def test_class_weights_have_mean_one_over_the_images(seven: Path) -> None:
