@@ -55,7 +55,8 @@ def replacing(path: str | os.PathLike[str], size: Callable[[], int] | None = Non
     except OSError as error:
         written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
-        raise cannot_write(target, error, f"more than {written:,}" if size is None else f"{size():,}") from error
+        known = f"{size():,}" if size is not None else f"more than {written:,}" if written else None
+        raise cannot_write(target, error, known) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

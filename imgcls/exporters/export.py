@@ -5,6 +5,7 @@ Knows the formats by name only.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -159,8 +160,9 @@ def _run(target: str, format: str, path: Path, images: Pixels) -> tuple[Logits, 
     """Run a file in a fresh process; return the logits and the card found in it."""
     with tempfile.TemporaryDirectory(prefix="imgcls-") as folder:
         given, answered = Path(folder) / "images.npy", Path(folder) / "answers.npz"
-        with files.explained(given):  # on another disk than the export
-            np.save(given, images)
+        content = io.BytesIO()
+        np.save(content, images)
+        files.write_bytes(given, content.getvalue())  # this disk may be full where that of the export is not
         # -P: a numpy.py in the current folder is none of ours.
         command = [sys.executable, "-P", "-W", "ignore", "-m", "imgcls.exporters.verify"]
         command += [format, str(path), str(given), str(answered)]

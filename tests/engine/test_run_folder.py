@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import multiprocessing
 import os
@@ -14,12 +16,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Run, run, tiny
+from small_runs import Run, run, same, tiny
 
 import imgcls
-from imgcls import checkpoint
+from imgcls import checkpoint, files
 from imgcls.engine import run_folder
 from imgcls.engine.run_folder import FILES
+from imgcls.engine.train import train
 from imgcls.errors import Exit, ImgclsError, UsageError, WriteError
 from imgcls.events import Event, Stepped
 
@@ -192,6 +195,90 @@ def test_the_spare_is_there_only_while_the_run_goes_on(pictures: Path, tmp_path:
     run(tiny(pictures, epochs=3, out=str(tmp_path)), lambda event: seen.append(spare.exists()))
     assert any(seen)
     assert not spare.exists()
+
+
+# A full disk ----------------------------------------------------------------------------------------------------------
+
+
+def fill(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let a folder hold no byte more than when the second epoch's last.pt is about to be saved."""
+    limits, save, write_bytes = list[int](), torch.save, Path.write_bytes
+
+    def refuse(size: int) -> None:
+        used = sum(path.stat().st_size for path in folder.iterdir())
+        if limits and used + size > limits[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save_tensors(values: dict[str, Any], file: Any) -> None:
+        if values["epoch"] == 2 and not limits:
+            limits.append(sum(path.stat().st_size for path in folder.iterdir()))
+        if isinstance(file, io.BufferedWriter):
+            refuse(1)
+        save(values, file)
+
+    def write(path: Path, content: bytes) -> None:
+        refuse(len(content))
+        write_bytes(path, content)
+
+    patch.setattr(torch, "save", save_tensors)
+    patch.setattr(Path, "write_bytes", write)
+
+
+def test_a_full_disk_is_told_by_its_file_and_the_status_says_so(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the room that the run has kept is left for config.json; the older checkpoint stays, and goes on."""
+    sentence = rf"{tmp_path}/last\.pt: cannot write: no space left on device; free space: it needs [\d,]+ bytes$"
+    with monkeypatch.context() as patch:
+        fill(tmp_path, patch)
+        with pytest.raises(WriteError, match=sentence) as caught:
+            run(tiny(pictures, epochs=3, out=str(tmp_path)))
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["status"] == f"failed: {caught.value}"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"best.pt", "last.pt", "last.prev.pt", "config.json", "metrics.jsonl", "run.lock"}
+    assert checkpoint.load(tmp_path / "last.pt").card.epoch == 1
+    assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
+    done = run(tiny(pictures, epochs=3, out=str(tmp_path), resume=True))
+    whole = run(tiny(pictures, epochs=3, out=str(tmp_path / "whole")))
+    assert same(done.weights(), whole.weights())
+
+
+def test_a_status_that_cannot_be_written_hides_no_error(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: Any, **values: Any) -> None:
+        raise WriteError("config.json: cannot write")
+
+    def fails(event: Event) -> None:
+        if isinstance(event, Stepped):
+            monkeypatch.setattr(run_folder.RunFolder, "set_status", refused)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(pictures, out=str(tmp_path)), fails)
+
+
+@pytest.mark.parametrize("name", ["curves.png", "config.json"])
+def test_a_run_whose_end_cannot_be_written_has_failed_and_ends_when_it_can(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from imgcls import plots
+
+    def full(path: Any, *rest: Any) -> None:
+        raise files.cannot_write(Path(path), OSError(errno.ENOSPC, "No space left on device"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "curves", lambda history: None)
+        patch.setattr(plots, "save", lambda figure, path: full(path) if name == "curves.png" else None)
+        if name == "config.json":
+            patch.setattr(run_folder.RunFolder, "write_config", lambda self, *given: full(self.path / "config.json"))
+        with pytest.raises(WriteError, match=rf"/{name}: cannot write: no space left on device; free space"):
+            train(tiny(pictures, out=str(tmp_path)))
+    if name == "curves.png":
+        assert json.loads((tmp_path / "config.json").read_text())["run"]["status"].startswith("failed: ")
+    assert run(tiny(pictures, out=str(tmp_path), resume=True), curves=True).finished.epochs == 1
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["status"] == "finished"
+    assert (tmp_path / "curves.png").exists()
 
 
 # Who may use it -------------------------------------------------------------------------------------------------------

@@ -211,7 +211,8 @@ def test_pt2_that_fails_names_onnx(run: Run, best: Path, target: Path, monkeypat
 def test_a_full_disk_is_exit_7(run: Run, best: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx, "write", failing(OSError(errno.ENOSPC, "No space left on device")))
     line = refused(run, best, target, code=Exit.WRITE)
-    assert line == f"error: {target}: cannot write: no space left on device; free space"
+    sentence = f"error: {target}: cannot write: no space left on device; free space: it needs more than 8 bytes"
+    assert line == sentence
 
 
 def test_a_file_that_cannot_be_loaded_is_caught(
