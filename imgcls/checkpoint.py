@@ -22,7 +22,7 @@ from imgcls import file_kind
 from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.files import replacing
 from imgcls.registry import EXPORTERS
-from imgcls.schema import CARD_NAME, FORMAT, ModelCard, check_types
+from imgcls.schema import CARD_NAME, FORMAT, ModelCard, check_content, check_types
 
 _FROM_WEIGHTS = "give one made by imgcls train, or start from its weights with imgcls train --weights"
 _SAVE_PLAIN = "where it was made, type torch.save(model.state_dict(), 'weights.pth')"
@@ -78,12 +78,14 @@ class Checkpoint:
         model: state dict with the network's own keys.
         holdout: sorted hashes of the names of held-out images, int64.
         training: what only `--resume` needs; empty in best.pt.
+        holdout_content: hashes of their content in the same order, int64; empty in older checkpoints.
     """
 
     card: ModelCard
     model: dict[str, torch.Tensor]
     holdout: npt.NDArray[np.int64]
     training: dict[str, Any] = field(default_factory=dict)
+    holdout_content: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -95,6 +97,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     values = checkpoint.card.to_dict() | {
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.items()},
         "holdout": torch.from_numpy(checkpoint.holdout),
+        "holdout_content": torch.from_numpy(checkpoint.holdout_content),
         **checkpoint.training,
     }
     # An own file object, because torch's keeps the room of a removed file on a full disk until the error is forgotten.
@@ -153,14 +156,18 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         check_types(values, {"model": dict, "holdout": torch.Tensor})
         card = ModelCard.from_dict(values)
         model: dict[str, torch.Tensor] = dict(values["model"])
-        check_finite({"holdout": values["holdout"]}, f"{path}")
-        holdout = values["holdout"].numpy()
+        values = {"holdout_content": torch.empty(0, dtype=torch.int64)} | values
+        check_types(values, {"holdout_content": torch.Tensor})
+        check_finite({name: values[name] for name in ("holdout", "holdout_content")}, f"{path}")
+        holdout, content = values["holdout"].numpy(), values["holdout_content"].numpy()
+        check_content(holdout, content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path}: not an imgcls checkpoint ({what}); {_FROM_WEIGHTS}") from error
     check_finite(model, f"{path}")
-    known = {*ModelCard.__dataclass_fields__, "model", "holdout"}
-    return Checkpoint(card, model, holdout, {name: value for name, value in values.items() if name not in known})
+    known = {*ModelCard.__dataclass_fields__, "model", "holdout", "holdout_content"}
+    training = {name: value for name, value in values.items() if name not in known}
+    return Checkpoint(card, model, holdout, training, content)
 
 
 def _put_average_first(values: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ class Started:
     parameters: int
     trainable: int
     images: dict[str, int]  # split -> number of images
+    validation: str  # where those of "val" come from, with their number; "" without any
     source: str
     recipe: str
     choices: tuple[Choice, ...]

@@ -34,6 +34,14 @@ def check_types(values: dict[str, Any], types: dict[str, type]) -> None:
             raise TypeError(f"{name} is {type(values[name]).__name__}, not {kind.__name__}")
 
 
+def check_content(names: Any, content: Any) -> None:
+    """Refuse a hold-out whose contents do not belong to its names, both int64 arrays; ValueError."""
+    if content.dtype.name != "int64" or (len(content) and content.shape != names.shape):
+        raise ValueError(
+            f"holdout_content is {content.dtype.name} {list(content.shape)}, not int64 {list(names.shape)}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """How an image becomes network input; stored in every checkpoint and never re-derived.

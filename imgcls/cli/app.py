@@ -151,7 +151,7 @@ def _die_by(signum: int) -> NoReturn:
 def _fail(sentence: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
-    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"error: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -167,7 +167,7 @@ def _leave_stdout(flush: bool = False) -> None:
 def _usage_sentence(error: Exception) -> str:
     """Turn typer's usage error into our form: what was given, what is wrong, what to type next."""
     context = getattr(error, "ctx", None)
-    sentence = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    sentence = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
     option = getattr(error, "option_name", None)
     if option and context is not None and sentence.startswith("No such option"):
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,9 @@ from imgcls.files import write_text
 
 if TYPE_CHECKING:
     from imgcls.schema import Finding
+
+# Of lone surrogates, \udc80 to \udcff are the bytes of a name that is not UTF-8, which are written as they came.
+DANGEROUS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
 
 
 def talk(text: str) -> None:
@@ -73,13 +77,13 @@ def write_json(value: Any, target: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that a file name can neither break a row nor steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() or "\udc80" <= character <= "\udcff" else ascii(character)[1:-1]
-        for character in text
-    )
+    """Escape what could break a row or steer a terminal, and nothing else: a path that is printed must exist.
+
+    That is control characters (C0, C1, DEL), separators of lines and paragraphs, embeddings, overrides and isolates
+    of writing direction, and halves of characters that UTF-8 cannot write. Blanks of other widths, joiners and
+    letters that this Python does not know yet stay.
+    """
+    return DANGEROUS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def percent(share: float | None) -> str:

@@ -61,11 +61,12 @@ def predict(
     """
     if format not in FORMATS:
         raise UsageError(f"--format {format}: not known{nearest(format, FORMATS)}; choose from: {', '.join(FORMATS)}")
-    from imgcls.inference.inputs import WAYS, expand
+    from imgcls.inference.inputs import CONVERTIBLE, WAYS, expand
     from imgcls.inference.model import load
     from imgcls.pixels.dim import finding
 
     ignored: Counter[str] = Counter()
+    hidden: Counter[str] = Counter()
     empty: list[str] = []
     paths = expand(
         images,
@@ -73,10 +74,15 @@ def predict(
         null,
         lambda path: ignored.update([os.path.splitext(path)[1].lower() or "no extension"]),
         empty.append,
+        lambda path: hidden.update([os.path.basename(path)]),
     )
     first = next((path for path in paths if path is not None), None)
     if first is None:
-        raise UsageError(f"{' '.join(printable(argument) for argument in images)}: no images found; {WAYS}")
+        convert = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common() if kind in CONVERTIBLE)
+        advice = (
+            f"no images found but {convert}: convert them to .jpg or .png" if convert else f"no images found; {WAYS}"
+        )
+        raise UsageError(f"{' '.join(printable(argument) for argument in images)}: {advice}")
     model = load(ckpt, device, amp)
     talk(described(ckpt, model.card))
     if amp:
@@ -106,6 +112,9 @@ def predict(
     if ignored:
         kinds = ", ".join(f"{kind} {count}" for kind, count in ignored.most_common())
         talk(f"note: files without an image extension were left out ({kinds}); name them to have them tried")
+    if hidden:
+        names = ", ".join(f"{name} ({count} times)" if count > 1 else name for name, count in hidden.most_common(10))
+        talk(f"note: hidden folders were left out ({names}); name them to have them searched")
     if failed or empty:
         raise typer.Exit(Exit.SOME_FAILED)
 

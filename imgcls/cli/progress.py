@@ -94,7 +94,7 @@ def _name(event: Stepped) -> str:
 
 def _header(event: Started) -> None:
     card = event.card
-    images = ", ".join(f"{split} {count}" for split, count in event.images.items())
+    images = ", ".join([f"train {event.images['train']}", *([event.validation] if event.validation else [])])
     trainable = "all trainable" if event.trainable == event.parameters else f"{event.trainable:,} trainable"
     shown = ", ".join(card.classes[:8]) + (", …" if len(card.classes) > 8 else "")
     rows = [

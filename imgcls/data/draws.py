@@ -65,7 +65,12 @@ def generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
 
 def name_hash(name: str) -> int:
     """Return the signed 64-bit hash of an image's name: the same on every machine and in every version."""
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "little", signed=True)
+    return content_hash(name.encode("utf-8", "surrogateescape"))
+
+
+def content_hash(content: bytes) -> int:
+    """Return a signed 64-bit hash of bytes."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True)
 
 
 def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

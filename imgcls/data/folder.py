@@ -5,60 +5,127 @@ Knows nothing of how labels are used; reads names, never pixels.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from imgcls.data.images import FileImages
-from imgcls.data.listing import Listing, Source
+from imgcls.data.listing import Listing, Source, normal
 from imgcls.errors import DataError
-from imgcls.inference.inputs import is_folder, is_hidden, is_image_name, walk
+from imgcls.inference.inputs import CONVERTIBLE, is_folder, is_hidden, is_image_name, walk
 from imgcls.schema import Finding
 
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-CONVERTIBLE = (".heic", ".heif", ".jfif", ".gif", ".avif")
+# What splits are called, alone or with an ending; case, "_", "-" and blanks do not count: Training_Set is train+set.
+# Not "eval" and "evaluation": some mean validation by them and some the test.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+SPLIT_ENDINGS = ("", "set", "data", "images")
+SPLIT_NAMES = {
+    word + ending: split for split, words in SPLIT_WORDS.items() for word in words for ending in SPLIT_ENDINGS
+}
 
 
-def open_folder(root: str) -> Source:
+def split_of(name: str) -> str | None:
+    """Return "train", "val" or "test" when a folder is called like one; None otherwise."""
+    return SPLIT_NAMES.get(re.sub("[-_ ]", "", name.casefold()))
+
+
+def open_folder(root: str, known: Sequence[str] = ()) -> Source:
     """Find the splits of a folder; they are read when asked for.
 
+    Args:
+        root: the folder.
+        known: class names of a checkpoint: a folder so called is a class, even where it lies alone.
+
     Raises:
-        DataError: no class folders where they should be, or two validation folders.
+        DataError: no class folders where they should be, two folders for one split, or folders that may be either.
     """
-    found: dict[str, str] = {}
-    for split, names in SPLIT_FOLDERS.items():
-        present = [name for name in names if _subfolders(os.path.join(root, name))]
-        if len(present) > 1:
-            raise DataError(f"{root}: both {present[0]}/ and {present[1]}/ hold validation images: remove or merge one")
-        if present:
-            found[split] = os.path.join(root, present[0])
-    if not found:
-        if not _subfolders(root):
-            raise DataError(f"{root}: no class folders; expected {root}/train/CLASS/IMAGE or {root}/CLASS/IMAGE")
-        inner = [name for name in _subfolders(root) if _subfolders(os.path.join(root, name, "train"))]
-        if inner:
-            raise DataError(f"{root}: no class folders, but {inner[0]}/ has train/: type --data {root}/{inner[0]}")
-        found["train"] = root
-    readers = {split: partial(read_split, folder) for split, folder in found.items()}
-    return Source(description=root, splits=readers, flat=root in found.values())
+    folders, loose = _inside(root)
+    notes: list[Finding] = []
+    if len(folders) == 1 and not loose and not split_of(folders[0]) and folders[0] not in known:
+        inner = os.path.join(root, folders[0])
+        inside, beside = _inside(inner)
+        # A single class cannot be trained on, so that this can be nothing else than one level too many.
+        if any(map(split_of, inside)) or (len(inside) > 1 and not beside):
+            notes.append(_looked_through(root, folders[0]))
+            root, folders, loose = inner, inside, beside
+    if not folders:
+        found = f"; found {_count(loose)} directly in it" if loose else ""
+        raise DataError(f"{root}: no class folders; expected {root}/train/CLASS/IMAGE or {root}/CLASS/IMAGE{found}")
+    named: dict[str, list[str]] = {}
+    for name in folders:
+        if split := split_of(name):
+            named.setdefault(split, []).append(name)
+    usable, unusable = _splits(root, named)
+    others = [name for name in folders if not split_of(name)]
+    with_images = [name for name in others if _holds_images(os.path.join(root, name))] if named else others
+    if usable and len(with_images) > 1 and len(named) == 1:
+        (name,) = (os.path.relpath(path, root).split(os.sep)[0] for path in usable.values())
+        raise DataError(
+            f"{root}: {name}/ holds folders, and beside it lie images in {_listed(with_images)}: if {name}/ is a "
+            f"split, type --data {root}/{name}, or rename the others to train/, val/ or test/; if it is a class, put "
+            "its images directly into it"
+        )
+    if not usable and named and not (with_images and len(named) == 1):
+        called = _listed([name for names in named.values() for name in names])
+        raise DataError(
+            f"{root}: {called} without class folders: put the images of each class into a folder of its own "
+            f"({root}/train/CLASS/IMAGE); if these are the classes, rename them"
+        )
+    if not usable:
+        notes += [_class_called_like_a_split(root, name, with_images) for names in named.values() for name in names]
+        return Source(root, {"train": partial(read_split, root)}, flat=True, notes=tuple(notes))
+    for path in usable.values():
+        outer, inner = os.path.split(path)
+        if outer != root:
+            notes.append(_looked_through(outer, inner))
+    for name, names in named.items():
+        if name not in usable and name not in unusable:
+            others += names  # empty
+    if others or loose:
+        left = [*([_listed(sorted(others))] if others else []), *([_count(loose)] if loose else [])]
+        splits = [os.path.relpath(path, root).split(os.sep)[0] for path in usable.values()]
+        message = f"{root}: left out beside {_listed(splits)}: "
+        advice = "a split under another name must be renamed to train/, val/ or test/"
+        severity: Literal["note", "warning"] = "warning" if with_images or loose else "note"
+        notes.append(Finding("left-out", severity, message + ", ".join(left), advice))
+    readers = {
+        split: partial(read_split, path, [usable[name] for name in usable if (name == "train") != (split == "train")])
+        for split, path in usable.items()
+    }
+    return Source(root, readers, unusable=unusable, notes=tuple(notes))
 
 
-def read_split(folder: str) -> Listing:
+def read_split(folder: str, apart: Sequence[str] = ()) -> Listing:
     """List the images of one split folder; every folder in it is a class, named by the folder.
 
+    Args:
+        folder: where the class folders are.
+        apart: splits whose images a link must not bring in: of training all others, of those training.
+
     Raises:
-        DataError: no class folders, no images, or a folder that cannot be read.
+        DataError: no class folders, no images, a folder that cannot be read, or two folders that are one class.
     """
     classes = _subfolders(folder)
+    _check_unicode(folder, classes)
+    borders = _Borders(folder, classes, apart)
+    classes = [name for name in classes if name not in borders.around]
     names: list[str] = []
     labels: list[int] = []
     ignored: list[str] = []
-    hidden = _subfolders(folder, hidden=True)
+    hidden = [os.path.join(folder, name) for name in _subfolders(folder, hidden=True)]
     for label, class_name in enumerate(classes):
-        hidden += [f"{class_name}/{name}" for name in _subfolders(os.path.join(folder, class_name), hidden=True)]
-        for path in walk(os.path.join(folder, class_name)):
+        within = partial(borders.within, class_name)
+        for path in walk(os.path.join(folder, class_name), within, hidden.append):
             if is_image_name(path):
                 names.append(os.path.relpath(path, folder))
                 labels.append(label)
@@ -66,18 +133,81 @@ def read_split(folder: str) -> Listing:
                 raise DataError(f"{path}: the folder cannot be read: change its permissions or remove it")
             else:
                 ignored.append(path)
-    entries = sorted(os.listdir(folder))
-    ignored += [os.path.join(folder, name) for name in entries if not os.path.isdir(os.path.join(folder, name))]
+    entries = [name for name in sorted(os.listdir(folder)) if not os.path.isdir(os.path.join(folder, name))]
+    loose = [os.path.join(folder, name) for name in entries if is_image_name(name)]
+    ignored += [os.path.join(folder, name) for name in entries if not is_image_name(name)]
     if not names:
-        raise DataError(f"{folder}: no images in its class folders; expected {folder}/CLASS/IMAGE.jpg (or .png, …)")
-    findings = (*((_hidden(folder, hidden),) if hidden else ()), *((_ignored(folder, ignored),) if ignored else ()))
+        found = "".join(f"; {_count(len(loose))} beside them" for _ in loose[:1])
+        found += "".join(f"; {count} {kind}: convert to .jpg or .png" for kind, count in _convertible(ignored))
+        raise DataError(
+            f"{folder}: no images in its class folders{found}; expected {folder}/CLASS/IMAGE.jpg (or .png, …)"
+        )
+    findings = [
+        *([_hidden(folder, hidden)] if hidden else []),
+        *([_ignored(folder, ignored)] if ignored else []),
+        *([_loose(folder, loose)] if loose else []),
+        *([_left_out_links(folder, borders.left_out)] if borders.left_out else []),
+    ]
     return Listing(
         where=folder,
         images=FileImages.of(folder, names),
         labels=np.array(labels, dtype=np.int64),
         classes=tuple(classes),
-        findings=findings,
+        findings=tuple(findings),
+        doubt=_doubt(folder, classes, names),
     )
+
+
+class _Borders:
+    """Whether a link within a class leads to images that are not of this class alone."""
+
+    def __init__(self, folder: str, classes: Sequence[str], apart: Sequence[str]) -> None:
+        root = os.path.realpath(folder)
+        self.left_out: list[str] = []
+        self.around: set[str] = set()  # classes that are links to a folder that holds the data
+        self.owner: dict[str, str] = {}  # real class folder -> its class; "" for another split
+        for name in classes:
+            path = os.path.join(folder, name)
+            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(root, name)
+            if real in (root, *_parents(root)):
+                self.around.add(name)
+                self.left_out.append(path)
+            elif (twin := self.owner.setdefault(real, name)) != name:
+                raise DataError(f"{folder}: {name}/ and {twin}/ are the same folder (a link): remove one")
+        others = {os.path.realpath(path): path for path in apart}
+        for real, name in self.owner.items():
+            for parent in (real, *_parents(real)):
+                inside = self.owner.get(parent, name)
+                if inside != name or parent in others:
+                    where = others.get(parent) or os.path.join(folder, inside)
+                    raise DataError(f"{folder}/{name}: is a link into {where}, so that images count twice: remove it")
+        self.owner |= dict.fromkeys(others, "")
+        self.containing = {parent for real in (*self.owner, root) for parent in _parents(real)} | {root}
+
+    def within(self, class_name: str, link: str) -> bool:
+        """Tell whether a link in a class may be followed; keep note of those that may not."""
+        target = os.path.realpath(link)
+        owners = {self.owner.get(place, class_name) for place in (target, *_parents(target))}
+        if target in self.containing or owners != {class_name}:
+            self.left_out.append(link)
+            return False
+        if os.path.isdir(target):  # now it is this class's
+            self.owner[target] = class_name
+        return True
+
+
+def _parents(path: str) -> list[str]:
+    found = []
+    while (parent := os.path.dirname(path)) != path:
+        found.append(parent)
+        path = parent
+    return found
+
+
+def _inside(folder: str) -> tuple[list[str], int]:
+    """Return the folders in a folder, hidden ones left out, and how many images lie directly in it."""
+    folders = _subfolders(folder)
+    return folders, sum(is_image_name(name) for name in os.listdir(folder)) if os.path.isdir(folder) else 0
 
 
 def _subfolders(folder: str, hidden: bool = False) -> list[str]:
@@ -90,11 +220,151 @@ def _subfolders(folder: str, hidden: bool = False) -> list[str]:
         raise DataError(f"{folder}: {(error.strerror or str(error)).lower()}: make the folder readable") from error
 
 
-def _hidden(folder: str, names: list[str]) -> Finding:
-    listed = ", ".join(names[:10])
-    return Finding(
-        "hidden-folders", "note", f"{folder}: hidden folders ignored: {listed}", "remove them at will", tuple(names)
-    )
+def _splits(root: str, named: dict[str, list[str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return split -> folder that holds its class folders, and split -> why it cannot be used."""
+    usable, unusable = {}, {}
+    for split, names in named.items():
+        present = []
+        for name in names:
+            path = os.path.join(root, name)
+            folders, loose = _inside(path)
+            if len(folders) == 1 and not loose and split_of(folders[0]) == split:  # train/train/CLASS
+                path = os.path.join(path, folders[0])
+                folders, loose = _inside(path)
+            if folders or loose:
+                present.append(name)
+            if folders:
+                usable[split] = path
+            elif loose:
+                unusable[split] = f"{path}: {_count(loose)} and no class folders, so that their classes are not known"
+        if len(present) > 1:
+            kind = {"train": "training", "val": "validation", "test": "test"}[split]
+            raise DataError(f"{root}: both {present[0]}/ and {present[1]}/ hold {kind} images: remove or merge one")
+        if not present and split == "val":
+            unusable[split] = f"{os.path.join(root, names[0])}: no images"
+    real = {split: os.path.realpath(path) for split, path in usable.items()}
+    for one, other in itertools.permutations(real, 2):
+        if "train" in (one, other) and real[other] in (real[one], *_parents(real[one])):
+            raise DataError(f"{usable[one]}: lies in {usable[other]} (a link): the same images in both: remove it")
+    return usable, unusable
+
+
+def _holds_images(folder: str) -> bool:
+    return any(is_image_name(path) for path in walk(folder))
+
+
+def _check_unicode(folder: str, classes: Sequence[str]) -> None:
+    """Refuse two names that are one to the eye, as macOS and others write the same letters."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        twin = seen.setdefault(normal(name), name)
+        if twin != name:
+            raise DataError(
+                f"{folder}: the class folders {twin!a} and {name!a} have one name in two Unicode forms: merge them"
+            )
+
+
+def _doubt(folder: str, classes: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return why these folders may be no classes; None when nothing speaks against it.
+
+    It is about labels that come from folders alone: where a checkpoint knows the classes, their names decide.
+    """
+    inner: dict[str, set[str]] = {}  # class -> the folders in it that hold images
+    direct: set[str] = set()  # classes with images of their own
+    for parts in (name.split(os.sep) for name in names):
+        if len(parts) == 2:
+            direct.add(parts[0])
+        else:
+            inner.setdefault(parts[0], set()).add(parts[1])
+            if len(parts) > 3 and split_of(parts[1]):
+                return f"{folder}: {parts[0]}/ has {parts[1]}/ with class folders: type --data {folder}/{parts[0]}"
+    for name, folders in inner.items():
+        splits = {split: folder for folder in sorted(folders) if (split := split_of(folder))}
+        if len(splits) > 1:
+            some = _listed(list(splits.values()))
+            return f"{folder}: {name}/ holds {some}: put the splits outside, as {folder}/train/{name}/IMAGE"
+    kinds: dict[str, str] = {}
+    for name in classes:
+        for kind, split in _without_split(name):
+            other = kinds.setdefault(kind, name)
+            if split not in {found for found_kind, found in _without_split(other) if found_kind == kind}:
+                return (
+                    f"{folder}: {other}/ and {name}/ look like splits, not like classes: rename them to train/, val/ "
+                    f"or test/{_or_type(folder, (other, name), names)} (if they are classes, rename them otherwise)"
+                )
+    if len(classes) == 1 and inner and not direct:
+        listed = _listed(sorted(inner[classes[0]]))
+        return f"{folder}: nothing but {classes[0]}/, with {listed} in it: type --data {folder}/{classes[0]}"
+    first: dict[str, str] = {}
+    for name in sorted(inner.keys() - direct):
+        shared = Counter(first[inside] for inside in inner[name] if inside in first).most_common(1)
+        if shared and shared[0][1] > 1:
+            other = shared[0][0]
+            some = _listed(sorted(inner[name] & inner[other]))
+            return (
+                f"{folder}: {other}/ and {name}/ hold the same folders ({some}) and no images of their own, as splits "
+                f"do: rename them to train/, val/ or test/{_or_type(folder, (other, name), names)}; if these two are "
+                "classes, put their images directly into them"
+            )
+        for inside in inner[name]:
+            first.setdefault(inside, name)
+    return None
+
+
+def _or_type(folder: str, pair: Sequence[str], names: Sequence[str]) -> str:
+    """Return what to type for the larger one of two folders when it holds class folders."""
+    counts = {name: sum(path.startswith(name + os.sep) for path in names) for name in pair}
+    larger = max(pair, key=lambda name: counts[name])
+    has_folders = any(path.startswith(larger + os.sep) and path.count(os.sep) > 1 for path in names)
+    return f", or type --data {folder}/{larger}" if has_folders else ""
+
+
+def _without_split(name: str) -> list[tuple[str, str]]:
+    """Return (the name with its word for a split taken out, that split): seg_train and seg_test have one in common."""
+    words = [(word, split_of(word[0])) for word in re.finditer("[A-Z]?[a-z]+|[A-Z]+", name)]
+    return [(f"{name[: word.start()]}*{name[word.end() :]}".casefold(), split) for word, split in words if split]
+
+
+def _looked_through(folder: str, name: str) -> Finding:
+    message = f"{folder}: holds nothing but {name}/, whose folders are used"
+    return Finding("looked-through", "note", message, "nothing to do")
+
+
+def _class_called_like_a_split(root: str, name: str, beside: Sequence[str]) -> Finding:
+    message = f"{root}: {name}/ is taken for a class, because {_listed(beside)} lie beside it and it has no folders"
+    return Finding("class-or-split", "warning", message, f"if it is a split, type --data with class folders in {name}/")
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    shown = ", ".join(f"{name}/" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _count(images: int) -> str:
+    return f"{images} image{'s' if images != 1 else ''}"
+
+
+def _convertible(paths: Iterable[str]) -> list[tuple[str, int]]:
+    kinds = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    return [(kind, count) for kind, count in kinds.most_common() if kind in CONVERTIBLE]
+
+
+def _hidden(folder: str, paths: list[str]) -> Finding:
+    kinds = Counter(os.path.basename(path) for path in paths)
+    listed = ", ".join(f"{name} ({count} times)" if count > 1 else name for name, count in kinds.most_common(10))
+    message = f"{folder}: hidden folders ignored: {listed}"
+    return Finding("hidden-folders", "note", message, "nothing to do", tuple(paths[:20]))
+
+
+def _loose(folder: str, paths: list[str]) -> Finding:
+    message = f"{folder}: {_count(len(paths))} beside the class folders left out"
+    return Finding("loose-images", "warning", message, "put them into the folder of their class", tuple(paths[:20]))
+
+
+def _left_out_links(folder: str, paths: list[str]) -> Finding:
+    listed = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    message = f"{folder}: links to the images of another class or split left out: {listed}"
+    return Finding("links-left-out", "warning", message, "remove them", tuple(paths[:20]))
 
 
 def _ignored(folder: str, paths: list[str]) -> Finding:

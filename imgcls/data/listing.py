@@ -5,8 +5,10 @@ Knows neither where it came from nor what it is used for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ class Listing:
         labels: int64 [n], indices into `classes`.
         classes: names in the source's own order; empty class folders included.
         findings: what was left out.
+        doubt: why the classes may be none, for whoever has nothing but the folders to go by; None: no doubt.
     """
 
     where: str
@@ -33,6 +36,7 @@ class Listing:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    doubt: str | None = None
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Return the images per class, int64 [classes]."""
@@ -52,6 +56,7 @@ class Source:
         splits: "train", "val", "test" -> function that reads it; only those that exist.
         flat: class folders without split folders: all of it is "train".
         dataset: its name when it is a torchvision data set.
+        unusable: split -> why it is there and cannot be used.
         notes: what the user should know about how it was found.
     """
 
@@ -59,31 +64,40 @@ class Source:
     splits: Mapping[str, Callable[[], Listing]]
     flat: bool = False
     dataset: str | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Finding, ...] = ()
 
 
 def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
-    """Map a listing's labels onto `classes` by name.
+    """Map a listing's labels onto `classes` by name; the Unicode form of a name does not count.
 
     Raises:
         DataError: it has images of a class that is not among `classes`, or only in another spelling.
     """
-    counts = dict(zip(listing.classes, listing.counts().tolist(), strict=True))
-    index = {name: number for number, name in enumerate(classes)}
-    unknown = [name for name, count in counts.items() if count and name not in index]
+    counts = listing.counts()
+    present = [name for name, count in zip(listing.classes, counts, strict=True) if count]
+    alike = Counter(map(normal, classes))
+    forms = {normal(known): number for number, known in enumerate(classes) if alike[normal(known)] == 1}
+    index = {known: number for number, known in enumerate(classes)}
+    found = {name: index.get(name, forms.get(normal(name), -1)) for name in listing.classes}
+    unknown = [name for name in present if found[name] < 0]
     if unknown:
-        folded = {known.casefold(): known for known in reversed(classes)}
-        twins = [(name, folded[name.casefold()]) for name in unknown if name.casefold() in folded]
+        spelt = {folded(known): known for known in reversed(classes)}
+        twins = [(name, spelt[folded(name)]) for name in unknown if folded(name) in spelt]
         if twins:
             raise DataError(
                 f"{listing.where}: class '{twins[0][0]}' is written '{twins[0][1]}' in the training data: rename one"
             )
         raise DataError(
             f"{listing.where}: unknown class{'es' if len(unknown) > 1 else ''} {_quoted(unknown)}"
-            f"{nearest(unknown[0], classes)}; the model knows {_quoted(classes)}: remove or rename the folder"
+            f"{nearest(unknown[0], classes)}; the model knows {_quoted(classes)}: "
+            + (_deeper(listing, unknown, classes) or "remove or rename the folder")
         )
-    table = np.array([index.get(name, -1) for name in listing.classes], dtype=np.int64)
-    missing = [name for name in classes if not counts.get(name)]
+    table = np.array([found[name] for name in listing.classes], dtype=np.int64)
+    labels = table[listing.labels]
+    missing = [
+        name for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True) if not count
+    ]
     findings = listing.findings
     if missing and len(listing.images):
         findings += (
@@ -94,7 +108,35 @@ def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
                 "its accuracy cannot be known; add images if you have them",
             ),
         )
-    return replace(listing, labels=table[listing.labels], classes=classes, findings=findings)
+    return replace(listing, labels=labels, classes=classes, findings=findings)
+
+
+def same_name(name: str, classes: Sequence[str]) -> str | None:
+    """Return the one of `classes` that is called `name`, if need be in another Unicode form; None: no such class."""
+    if name in classes:
+        return name
+    alike = [known for known in classes if normal(known) == normal(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def normal(name: str) -> str:
+    """Return a name's composed Unicode form: macOS hands out decomposed ones, which look the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """Return a name without upper case and Unicode form, for likeness."""
+    return normal(normal(name).casefold())
+
+
+def _deeper(listing: Listing, unknown: Sequence[str], classes: Sequence[str]) -> str | None:
+    """Return what to type when the classes lie one folder deeper."""
+    known = set(classes)
+    for index, label in enumerate(listing.labels.tolist()):
+        parts = listing.images.name(index).split("/")
+        if listing.classes[label] in unknown and len(parts) > 2 and parts[1] in known:
+            return f"{parts[0]}/ has '{parts[1]}' in it: type --data {listing.where}/{parts[0]}"
+    return None
 
 
 def _quoted(names: list[str] | tuple[str, ...], most: int = 10) -> str:

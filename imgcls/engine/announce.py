@@ -21,6 +21,7 @@ def started(state: State, plan: Plan, out: str | None) -> Started:
         parameters=parameters,
         trainable=count_parameters(head(network)[1]) if is_frozen(config, first_epoch) else parameters,
         images={"train": len(splits.train.images)} | ({"val": len(splits.val.images)} if splits.val else {}),
+        validation=splits.validation,
         source=splits.source,
         recipe=recipe(plan),
         choices=tuple(choice for choice in plan.choices[1:] if not (unasked and choice.name == "weights")),

@@ -30,6 +30,7 @@ class Opened:
         model: uint8 [B, 3, S, S] to logits [B, classes], in eval mode.
         card: what the file says of itself.
         holdout: sorted hashes of the names of the images held out in training, int64.
+        holdout_content: hashes of their content in the same order, int64; empty: not recorded.
         device: where batches go.
         amp: autocast type, None for float32.
     """
@@ -37,6 +38,7 @@ class Opened:
     model: nn.Module
     card: ModelCard
     holdout: npt.NDArray[np.int64]
+    holdout_content: npt.NDArray[np.int64]
     device: torch.device
     amp: torch.dtype | None
 
@@ -62,7 +64,7 @@ def open_model(path: str, device: str, amp: bool) -> Opened:
     """
     if inference.backend(path) != BACKENDS[""]:
         loaded = inference.load(path, device, amp)
-        return Opened(Foreign(loaded), loaded.card, loaded.holdout, torch.device("cpu"), None)
+        return Opened(Foreign(loaded), loaded.card, loaded.holdout, loaded.holdout_content, torch.device("cpu"), None)
     stored = checkpoint.load(path)
     place, _ = choose_device(device)
     precision, _ = choose_amp(amp, place)
@@ -70,7 +72,7 @@ def open_model(path: str, device: str, amp: bool) -> Opened:
     model = build_model(stored.card, stored.model).to(place).eval()
     if place.type != "mps":
         model = model.in_channels_last()
-    return Opened(model, stored.card, stored.holdout, place, precision)
+    return Opened(model, stored.card, stored.holdout, stored.holdout_content, place, precision)
 
 
 def load(path: str, device: str, amp: bool) -> Model:
@@ -85,4 +87,4 @@ def load(path: str, device: str, amp: bool) -> Model:
         result: Logits = answer.float().cpu().numpy()
         return result
 
-    return Model(opened.card, logits, opened.holdout)
+    return Model(opened.card, logits, opened.holdout, opened.holdout_content)

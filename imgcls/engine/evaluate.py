@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls import files
-from imgcls.data.listing import Listing
+from imgcls.data.listing import Listing, same_name
 from imgcls.data.loaders import Batches, choose_workers, moved
 from imgcls.data.splits import for_evaluation, limited
 from imgcls.distributed import World
@@ -127,7 +127,9 @@ def measure(
     opened = open_model(ckpt, device, amp)
     card = opened.card
     chosen_class = _positive(card.classes, ckpt, positive, threshold)
-    chosen, whole = for_evaluation(data, card.classes, split=split, holdout=opened.holdout)
+    chosen, whole = for_evaluation(
+        data, card.classes, split=split, holdout=opened.holdout, content=opened.holdout_content
+    )
     listing = whole if limit is None else limited(whole, limit, seed=0)
     if out is not None:
         files.check_folder(Path(out))
@@ -176,6 +178,7 @@ def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: 
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold {threshold}: is no probability; give 0 to 1")
     if len(classes) == 2:
+        name = name and (same_name(name, classes) or name)  # typed in the other Unicode form
         if name is not None and name not in classes:
             raise UsageError(
                 f"--positive {name}: {ckpt} has no such class{nearest(name, classes)}; "

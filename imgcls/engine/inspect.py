@@ -64,8 +64,14 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     scaled = batch.images.double() / 255
     names = [splits.classes[label] for label in labels]
     parts = {"train": splits.train} | ({"val": splits.val} if splits.val else {})
+    findings = list(splits.findings)
     if "test" in (source := open_source(config.source)).splits:
-        parts["test"] = match(source.splits["test"](), splits.classes)
+        try:
+            parts["test"] = match(source.splits["test"](), splits.classes)
+        except DataError as error:  # training never looks at it
+            findings.append(
+                Finding("test-without-labels", "note", f"{error}", "train never looks there, evaluate cannot use it")
+            )
     values = {
         "split": split,
         "source": splits.source,
@@ -90,7 +96,7 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
         },
     }
     pixels = batch.images[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
-    return Inspection(pixels, tuple(labels[:SHOWN]), values, (*splits.findings, *_blank(batch.images, names)))
+    return Inspection(pixels, tuple(labels[:SHOWN]), values, (*findings, *_blank(batch.images, names)))
 
 
 def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:

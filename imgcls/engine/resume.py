@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
@@ -40,7 +42,9 @@ def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: Worl
         raise UsageError(f"{resumed}: other settings than the run's ({listed}); give its own, or another --out")
     if last.card.classes != prepared.splits.classes:
         raise DataError(f"{resumed}: the run's classes were {', '.join(last.card.classes)}; give its own --data")
-    if last.card.data_fingerprint != prepared.splits.fingerprint:
+    known = len(last.holdout_content) > 0
+    changed = known and not np.array_equal(last.holdout_content, prepared.splits.holdout_content)
+    if changed or last.card.data_fingerprint != prepared.splits.fingerprint:
         raise DataError(f"{resumed}: images were added, removed or changed since; give its own --data")
     if is_over(config, last.training["history"]):
         return None

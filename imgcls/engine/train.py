@@ -222,9 +222,10 @@ def _save(state: State, plan: Plan, measured: EvalReport | None, best: bool, fol
             "macro_f1": measured.macro_f1,
         }
     card = replace(plan.card, metrics=metrics, epoch=len(state.history))
-    folder.save_last(Checkpoint(card, validated.state_dict(), splits.holdout, state.training_dict()))
+    content = splits.holdout_content
+    folder.save_last(Checkpoint(card, validated.state_dict(), splits.holdout, state.training_dict(), content))
     if best:
-        folder.save_best(Checkpoint(card, validated.state_dict(), splits.holdout))
+        folder.save_best(Checkpoint(card, validated.state_dict(), splits.holdout, holdout_content=content))
     folder.write_metrics(state.history)
 
 

@@ -46,12 +46,14 @@ class Exportable:
         card: what the checkpoint says of itself.
         input: "uint8" (levels 0..255) or "float32" (0..1).
         holdout: hashes of the names of the images held out in training, int64.
+        holdout_content: hashes of their content in the same order, int64; empty: not recorded.
     """
 
     model: nn.Module
     card: ModelCard
     input: str
     holdout: npt.NDArray[np.int64]
+    holdout_content: npt.NDArray[np.int64]
 
     @property
     def example(self) -> torch.Tensor:
@@ -87,7 +89,7 @@ def exportable(checkpoint: Checkpoint, input: str) -> Exportable:
     """
     classifier = build_model(checkpoint.card, checkpoint.model).eval()
     model = classifier if input == "uint8" else FromUnitRange(classifier).eval()
-    return Exportable(model, checkpoint.card, input, checkpoint.holdout)
+    return Exportable(model, checkpoint.card, input, checkpoint.holdout, checkpoint.holdout_content)
 
 
 def reloaded(model: Callable[[torch.Tensor], torch.Tensor], description: str) -> Model:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imgcls.errors import ExportError, missing_extra
 from imgcls.inference.model import Model
-from imgcls.inference.onnx import HOLDOUT, load
+from imgcls.inference.onnx import HOLDOUT, HOLDOUT_CONTENT, load
 from imgcls.schema import CARD_NAME
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def write(exported: Exportable, path: Path) -> None:
     graph.model.ir_version = onnx.helper.find_min_ir_version_for(imports)
     metadata = graph.model.metadata_props
     metadata[CARD_NAME] = exported.description
-    metadata[HOLDOUT] = base64.b64encode(exported.holdout.astype("<i8").tobytes()).decode("ascii")
+    for key, hashes in ((HOLDOUT, exported.holdout), (HOLDOUT_CONTENT, exported.holdout_content)):
+        metadata[key] = base64.b64encode(hashes.astype("<i8").tobytes()).decode("ascii")
     graph.save(path, external_data=False)
 
 

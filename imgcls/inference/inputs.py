@@ -10,9 +10,22 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
+from imgcls.errors import UsageError
 from imgcls.pixels.decode import EXTENSIONS
 
 WAYS = "give files, folders, globs, or - for paths on standard input"
+CONVERTIBLE = (".heic", ".heif", ".jfif", ".gif", ".avif")  # pictures that folders are not searched for
+
+# What file servers, systems and unpackers leave behind, beside names with a dot: thumbnails of every picture (@eaDir),
+# deleted pictures ($RECYCLE.BIN, #recycle), older ones (#snapshot). In lower case.
+SYSTEM_NAMES = frozenset(
+    (
+        *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder"),
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "lost+found"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    )
+)
 
 
 def expand(
@@ -21,6 +34,7 @@ def expand(
     null_separated: bool = False,
     on_ignored: Callable[[str], None] = lambda path: None,
     on_empty: Callable[[str], None] = lambda argument: None,
+    on_hidden: Callable[[str], None] = lambda path: None,
 ) -> Iterator[str | None]:
     """Yield image paths in the order of `arguments`, each folder walked in sorted order.
 
@@ -28,15 +42,20 @@ def expand(
 
     Args:
         arguments: files (passed on whatever their name), folders (their files with an image extension,
-            recursively), globs (`**` is recursive), or `-`.
+            recursively), globs as a shell has them (`**` is recursive; the part of a path that exists as it is
+            written is no pattern), or `-`.
         stdin: where `-` reads one path per line.
         null_separated: paths on stdin end with a NUL byte.
         on_ignored: told each file of a folder that has no image extension.
         on_empty: told each argument that gave no path.
+        on_hidden: told each hidden folder that was left out.
+
+    Raises:
+        UsageError: standard input holds NUL bytes and is not said to.
     """
     for argument in arguments:
         given = False
-        for path in _expanded(argument, stdin, null_separated, on_ignored):
+        for path in _expanded(argument, stdin, null_separated, on_ignored, on_hidden):
             given |= path is not None
             yield path
         if not given:
@@ -44,28 +63,58 @@ def expand(
 
 
 def _expanded(
-    argument: str, stdin: BinaryIO | None, null_separated: bool, on_ignored: Callable[[str], None]
+    argument: str,
+    stdin: BinaryIO | None,
+    null_separated: bool,
+    on_ignored: Callable[[str], None],
+    on_hidden: Callable[[str], None],
 ) -> Iterator[str | None]:
     if argument == "-" and stdin is not None:
-        yield from _listed(stdin, b"\0" if null_separated else b"\n")
+        yield from _listed(stdin, null_separated)
     elif os.path.isdir(argument):
-        for path in walk(argument):
+        for path in walk(argument, on_hidden=on_hidden):
             if is_image_name(path) or os.path.isdir(path):
                 yield path
             else:
                 on_ignored(path)
     elif not os.path.lexists(argument) and glob.has_magic(argument):
-        matches = sorted(glob.glob(argument, recursive=True))
-        yield from (path for path in matches if not os.path.isdir(path))
+        for path in _matches(argument, on_hidden):
+            if not os.path.isdir(path):
+                yield path
+            elif "**" not in argument:  # which gives the files in it as well
+                yield from _expanded(path, None, False, on_ignored, on_hidden)
     else:
         yield argument
 
 
-def walk(folder: str) -> Iterator[str]:
+def _matches(pattern: str, on_hidden: Callable[[str], None]) -> Iterator[str]:
+    """Yield what a pattern stands for, sorted; system folders count only where they are written out."""
+    parts = pattern.split("/")
+    literal = next(count for count in range(len(parts) + 1) if not os.path.lexists("/".join(parts[: count + 1]) or "/"))
+    escaped = "/".join([*map(glob.escape, parts[:literal]), *parts[literal:]])
+    for path in sorted(glob.glob(escaped, recursive=True)):
+        names = path.split("/")
+        system = [place for place, name in enumerate(names) if name.casefold() in SYSTEM_NAMES and name not in parts]
+        if system:  # names with a dot are glob's own business
+            on_hidden("/".join(names[: system[0] + 1]))
+        else:
+            yield path
+
+
+def walk(
+    folder: str,
+    follow: Callable[[str], bool] = lambda path: True,
+    on_hidden: Callable[[str], None] = lambda path: None,
+) -> Iterator[str]:
     """Yield every file below `folder`, sorted within each folder.
 
     Links are followed and each real folder is entered once; hidden folders are left out. A folder that cannot
     be read is yielded itself, so that it shows up as a failure and not as a silent gap.
+
+    Args:
+        folder: where to begin, whatever its name.
+        follow: asked about each symbolic link, to a file or a folder, whether it counts.
+        on_hidden: told each hidden folder.
     """
     seen: set[tuple[int, int]] = set()
     pending = [folder]
@@ -81,7 +130,11 @@ def walk(folder: str) -> Iterator[str]:
         except OSError:
             yield path
             continue
+        entries = [(entry, folder_too) for entry, folder_too in entries if not entry.is_symlink() or follow(entry.path)]
         folders = [entry for entry, folder_too in entries if folder_too]
+        for entry in folders:
+            if is_hidden(entry.name):
+                on_hidden(entry.path)
         pending += [entry.path for entry in reversed(folders) if not is_hidden(entry.name)]
         yield from (entry.path for entry, folder_too in entries if not folder_too)
 
@@ -100,14 +153,18 @@ def is_image_name(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is out of a user's sight: dot names and what macOS and Jupyter leave behind."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Tell whether a file or folder is out of a user's sight: dot names and what systems leave behind."""
+    return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
-def _listed(stdin: BinaryIO, separator: bytes) -> Iterator[str | None]:
-    pending = b""
+def _listed(stdin: BinaryIO, null_separated: bool) -> Iterator[str | None]:
+    pending, separator = b"", b"\0" if null_separated else b"\n"
     # read1 returns what is there: a slow producer gets its answers as it writes.
     while chunk := stdin.read1(65536) if hasattr(stdin, "read1") else stdin.read(65536):
+        if not null_separated and b"\0" in chunk:
+            raise UsageError(
+                "-: standard input holds NUL bytes: type -0 if they end paths; pictures are not read there"
+            )
         *whole, pending = (pending + chunk).split(separator)
         yield from (os.fsdecode(path) for path in whole if path)
         yield None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,13 @@ class Model:
         card: classes, preprocessing, metrics: what the checkpoint says of itself.
         logits: function from uint8 [batch, height, width, 3] to float32 [batch, classes].
         holdout: sorted hashes of the names of the images held out in training, int64.
+        holdout_content: hashes of their content in the same order, int64; empty: not recorded.
     """
 
     card: ModelCard
     logits: Callable[[Pixels], Logits]
     holdout: npt.NDArray[np.int64]
+    holdout_content: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def predict(
         self,

@@ -18,12 +18,13 @@ from imgcls.inference.model import Logits, Model
 from imgcls.inference.pool import HANDFUL
 from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
-from imgcls.schema import CARD_NAME, ModelCard
+from imgcls.schema import CARD_NAME, ModelCard, check_content
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 HOLDOUT = "imgcls.holdout"  # key of the file's metadata, beside the card
+HOLDOUT_CONTENT = "imgcls.holdout_content"  # not in older files
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -47,7 +48,11 @@ def load(path: str, device: str = "auto", amp: bool = False, quick: bool = True)
     try:
         metadata = session.get_modelmeta().custom_metadata_map
         card = ModelCard.from_dict(json.loads(metadata[CARD_NAME]))
-        holdout = np.frombuffer(base64.b64decode(metadata[HOLDOUT]), dtype="<i8")
+        holdout, content = (
+            np.frombuffer(base64.b64decode(text), dtype="<i8")
+            for text in (metadata[HOLDOUT], metadata.get(HOLDOUT_CONTENT, ""))
+        )
+        check_content(holdout, content)
         (images,), (answer,) = session.get_inputs(), session.get_outputs()
         size = card.preprocess.size
         if images.shape[1:] != [3, size, size] or answer.shape[1:] != [len(card.classes)]:
@@ -78,7 +83,7 @@ def load(path: str, device: str = "auto", amp: bool = False, quick: bool = True)
             raise CheckpointError(f"{path}: {problem}; export the checkpoint again")
         return result
 
-    return Model(card, logits, holdout)
+    return Model(card, logits, holdout, content)
 
 
 def _open(path: str, device: str, optimised: bool) -> InferenceSession:
