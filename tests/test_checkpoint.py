@@ -44,7 +44,8 @@ CARD = ModelCard(
 
 def example() -> Checkpoint:
     model = {"fc.weight": torch.arange(6.0).view(3, 2), "bn.num_batches_tracked": torch.tensor(4)}
-    return Checkpoint(CARD, model, np.array([-5, 0, 2**62], dtype=np.int64))
+    holdout, content = np.array([-5, 0, 2**62], dtype=np.int64), np.array([7, -(2**63), 8], dtype=np.int64)
+    return Checkpoint(CARD, model, holdout, holdout_content=content)
 
 
 def values() -> dict[str, Any]:
@@ -82,6 +83,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert all(torch.equal(read.model[key], value) for key, value in written.model.items())
     assert read.holdout.dtype == np.int64
     np.testing.assert_array_equal(read.holdout, written.holdout)
+    np.testing.assert_array_equal(read.holdout_content, written.holdout_content)
     assert read.training == training
 
 
@@ -101,7 +103,7 @@ def test_parameters_are_written_as_plain_tensors(tmp_path: Path) -> None:
 def test_the_file_is_a_torch_archive_of_primitives_and_tensors(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "best.pt", example())
     read = torch.load(tmp_path / "best.pt", weights_only=True)
-    assert set(read) == {*ModelCard.__dataclass_fields__, "model", "holdout"}
+    assert set(read) == {*ModelCard.__dataclass_fields__, "model", "holdout", "holdout_content"}
     assert read["classes"] == ["ant", "bee", "Käfer"]
 
 
@@ -280,6 +282,10 @@ def test_weights_that_are_not_finite_are_refused_by_name(bad: float, tmp_path: P
         ("model", {"fc.weight": torch.zeros(2, dtype=torch.complex64)}),
         ("holdout", [1, 2]),
         ("holdout", torch.zeros(2, device="meta")),
+        ("holdout_content", [1, 2]),
+        ("holdout_content", torch.zeros(2, dtype=torch.int64)),
+        ("holdout_content", torch.zeros(3)),
+        ("holdout_content", torch.zeros(3, dtype=torch.int64, device="meta")),
     ],
 )
 def test_a_forged_card_is_refused_where_it_is_read(key: str, value: Any, tmp_path: Path) -> None:
@@ -464,3 +470,12 @@ def test_older_torch_files_can_be_read_as_tensors(tmp_path: Path) -> None:
     torch.save(example().model, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     read = checkpoint.load_tensors(tmp_path / "old.pth")
     assert torch.equal(read["fc.weight"], example().model["fc.weight"])
+
+
+def test_an_older_checkpoint_has_no_content_of_its_hold_out(tmp_path: Path) -> None:
+    torch.save(values(), tmp_path / "older.pt")
+    read = checkpoint.load(tmp_path / "older.pt")
+    np.testing.assert_array_equal(read.holdout, example().holdout)
+    assert read.holdout_content.shape == (0,)
+    checkpoint.save(tmp_path / "again.pt", read)
+    assert checkpoint.load(tmp_path / "again.pt").holdout_content.shape == (0,)

@@ -6,10 +6,18 @@ Arrays stay arrays, files stay files; nothing is decoded by torchvision.
 from __future__ import annotations
 
 import contextlib
+import errno
+import gzip
+import hashlib
 import os
+import shutil
 import socket
 import sys
+import tarfile
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,57 +30,118 @@ from imgcls.data.images import ArrayImages, FileImages, Images
 from imgcls.data.listing import Listing, Source
 from imgcls.download import TIMEOUT, open_url
 from imgcls.errors import DataError, missing_extra
+from imgcls.schema import Finding
 
 DIGITS = tuple("0123456789")
 
 
 def cifar10(root: str) -> Source:
     """CIFAR-10: 50,000 + 10,000 images of 32 x 32 in 10 classes."""
-    return _source("cifar10", root, "cifar-10-batches-py", _cifar, datasets.CIFAR10, datasets.CIFAR10.url)
+    return _source("cifar10", root, _cifar_files(datasets.CIFAR10), _cifar, datasets.CIFAR10, datasets.CIFAR10.url)
 
 
 def cifar100(root: str) -> Source:
     """CIFAR-100: 50,000 + 10,000 images of 32 x 32 in 100 classes."""
-    return _source("cifar100", root, "cifar-100-python", _cifar, datasets.CIFAR100, datasets.CIFAR100.url)
+    return _source("cifar100", root, _cifar_files(datasets.CIFAR100), _cifar, datasets.CIFAR100, datasets.CIFAR100.url)
 
 
 def mnist(root: str) -> Source:
     """MNIST: 60,000 + 10,000 grey digits of 28 x 28."""
-    return _source("mnist", root, "MNIST/raw", _mnist, datasets.MNIST, _first_file(datasets.MNIST))
+    return _mnist_source("mnist", root, datasets.MNIST)
 
 
 def fashion_mnist(root: str) -> Source:
     """Fashion-MNIST: 60,000 + 10,000 grey garments of 28 x 28 in 10 classes."""
-    url = _first_file(datasets.FashionMNIST)
-    return _source("fashion-mnist", root, "FashionMNIST/raw", _mnist, datasets.FashionMNIST, url)
+    return _mnist_source("fashion-mnist", root, datasets.FashionMNIST)
 
 
 def svhn(root: str) -> Source:
     """SVHN, cropped: 73,257 + 26,032 house-number digits of 32 x 32 (needs scipy)."""
-    return _source("svhn", root, "{split}_32x32.mat", _svhn, datasets.SVHN, datasets.SVHN.split_list["train"][0])
+    files = Files("{split}_32x32.mat", ("{split}_32x32.mat",))
+    return _source("svhn", root, files, _svhn, datasets.SVHN, datasets.SVHN.split_list["train"][0])
 
 
 def stl10(root: str) -> Source:
     """STL-10: 5,000 + 8,000 images of 96 x 96 in 10 classes."""
-    return _source("stl10", root, "stl10_binary", _stl10, datasets.STL10, datasets.STL10.url)
+    dataset = datasets.STL10
+    parts = (*(name for name, _ in dataset.train_list + dataset.test_list), dataset.class_names_file)
+    archive = Archive(dataset.filename, dataset.tgz_md5, "")
+    files = Files(dataset.base_folder, _below(dataset.base_folder, *parts), (archive,))
+    return _source("stl10", root, files, _stl10, dataset, dataset.url)
 
 
 def food101(root: str) -> Source:
     """Food-101: 75,750 + 25,250 photographs in 101 classes."""
-    return _source("food101", root, "food-101", _food101, datasets.Food101, datasets.Food101._URL)
+    dataset = datasets.Food101
+    archive = Archive(os.path.basename(dataset._URL), dataset._MD5, "")
+    files = Files("food-101", _below("food-101", "images", "meta/train.json", "meta/test.json"), (archive,))
+    return _source("food101", root, files, _food101, dataset, dataset._URL)
 
 
 def oxford_pets(root: str) -> Source:
     """Oxford-IIIT Pets: 3,680 + 3,669 photographs in 37 breeds."""
-    return _source(
-        "oxford-pets", root, "oxford-iiit-pet", _pets, datasets.OxfordIIITPet, datasets.OxfordIIITPet._RESOURCES[0][0]
-    )
+    dataset, folder = datasets.OxfordIIITPet, "oxford-iiit-pet"
+    archives = tuple(Archive(os.path.basename(url), md5, folder) for url, md5 in dataset._RESOURCES)
+    parts = _below(folder, "images", "annotations/trainval.txt", "annotations/test.txt")
+    return _source("oxford-pets", root, Files(folder, parts, archives), _pets, dataset, dataset._RESOURCES[0][0])
 
 
 def flowers102(root: str) -> Source:
     """Oxford Flowers: 1,020 + 1,020 (validation) + 6,149 photographs in 102 classes (needs scipy)."""
-    url = datasets.Flowers102._download_url_prefix + datasets.Flowers102._file_dict["image"][0]
-    return _source("flowers102", root, "flowers-102", _flowers, datasets.Flowers102, url, ("train", "val", "test"))
+    dataset, folder = datasets.Flowers102, "flowers-102"
+    archives = tuple(Archive(name, md5, folder) for name, md5 in dataset._file_dict.values())
+    files = Files(folder, _below(folder, "jpg", "imagelabels.mat", "setid.mat"), archives)
+    url = dataset._download_url_prefix + archives[0].name
+    return _source("flowers102", root, files, _flowers, dataset, url, ("train", "val", "test"))
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file as it is published.
+
+    Attributes:
+        name: of the file.
+        md5: of its content, as published.
+        into: folder below the root that its content belongs in.
+    """
+
+    name: str
+    md5: str
+    into: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """What torchvision expects below the root.
+
+    Attributes:
+        marker: the file or folder that shows that the data set is there ("{split}" stands for the split).
+        parts: paths that must be there, of which the first one that is not is named.
+        archives: the published files that all of this is made from.
+    """
+
+    marker: str
+    parts: tuple[str, ...]
+    archives: tuple[Archive, ...] = ()
+
+    def is_there(self, root: str, split: str) -> bool:
+        """Tell whether the data set is there, complete or not."""
+        return os.path.exists(os.path.join(root, self.marker.format(split=split)))
+
+    def lacks(self, root: str, split: str) -> str | None:
+        """Return the first part that is missing; None when all are there."""
+        paths = (os.path.join(root, part.format(split=split)) for part in self.parts)
+        return next((path for path in paths if not os.path.exists(path)), None)
+
+
+def _below(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}" for name in names)
+
+
+def _cifar_files(dataset: Any) -> Files:
+    names = [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
+    archive = Archive(dataset.filename, dataset.tgz_md5, "")
+    return Files(dataset.base_folder, _below(dataset.base_folder, *names), (archive,))
 
 
 def _first_file(dataset: Any) -> str:
@@ -85,11 +154,6 @@ Parts = tuple[Images, Sequence[int], Sequence[str]]  # pictures, labels, class n
 def _cifar(build: Callable[..., Any], split: str) -> Parts:
     data = build(train=split == "train")
     return ArrayImages.of(split, data.data), data.targets, data.classes
-
-
-def _mnist(build: Callable[..., Any], split: str) -> Parts:
-    data = build(train=split == "train")
-    return ArrayImages.of(split, data.data.numpy()), data.targets.tolist(), data.classes
 
 
 def _svhn(build: Callable[..., Any], split: str) -> Parts:
@@ -130,43 +194,203 @@ def _files(folder: Path, paths: Sequence[Path]) -> FileImages:
 def _source(
     name: str,
     root: str,
-    marker: str,
+    files: Files,
     read: Callable[[Callable[..., Any], str], Parts],
     dataset: Callable[..., Any],
     url: str,
     splits: tuple[str, ...] = ("train", "test"),
 ) -> Source:
-    """Describe a data set; `marker` is the file or folder below `root` that shows it is there."""
+    """Describe a data set that torchvision reads."""
 
     def listing(split: str) -> Listing:
-        present = os.path.exists(os.path.join(root, marker.format(split=split)))
-        images, labels, classes = read(partial(_build, name, root, present, dataset, url), split)
+        findings: list[Finding] = []
+        if files.lacks(root, split):
+            _unpack(name, root, files, findings)
+        present, lacks = files.is_there(root, split), files.lacks(root, split)
+        images, labels, classes = read(partial(_build, name, root, files, present, lacks, dataset, url), split)
         names = tuple(str(class_name) for class_name in classes)
-        return Listing(f"{name}/{split}", images, np.asarray(labels, dtype=np.int64), names)
+        return Listing(f"{name}/{split}", images, np.asarray(labels, dtype=np.int64), names, tuple(findings))
 
     return Source(f"{name} in {root}", {split: partial(listing, split) for split in splits}, dataset=name)
 
 
-def _build(name: str, root: str, present: bool, dataset: Callable[..., Any], url: str, **options: Any) -> Any:
+def _build(
+    name: str,
+    root: str,
+    files: Files,
+    present: bool,
+    lacks: str | None,
+    dataset: Callable[..., Any],
+    url: str,
+    **options: Any,
+) -> Any:
     """Open a data set, downloading it when nothing of it is there.
 
     Raises:
-        DataError: damaged files, or a failed download; within seconds when there is no network.
+        DataError: damaged or missing files, or a failed download; within seconds when there is no network.
         UsageError: scipy is missing.
     """
+    again = _again(root, files)
+    if present and lacks:
+        problem = f"{os.path.dirname(lacks)} lacks {os.path.basename(lacks)}"
+        raise DataError(f"{name}: {problem}{_seen(root, files)}: {again or 'put it there'}")
     try:
         if present:
             return dataset(root, download=False, **options)
-        open_url(url).close()  # says within seconds that there is no network; torchvision would hang
-        with contextlib.redirect_stdout(sys.stderr), _socket_timeout():  # torchvision reports progress on stdout
-            return dataset(root, download=True, **options)
+        return _downloaded(root, dataset, url, options)
     except ModuleNotFoundError as error:
         raise missing_extra((error.name or "scipy").partition(".")[0], "datasets") from error
     except Exception as error:  # torchvision's parsers raise anything on damaged files
         reason = " ".join(str(error).split())
         if present:
-            raise DataError(f"{name}: files in {root} are damaged or incomplete ({reason}): replace them") from error
-        raise DataError(f"{name}: not in {root}, and the download failed ({reason}): put its files there") from error
+            problem = f"files in {root} are damaged or incomplete ({reason})"
+            raise DataError(f"{name}: {problem}: {again or 'replace them'}") from error
+        raise DataError(
+            f"{name}: not in {root}{_seen(root, files)}, and the download failed ({reason}): put its files there"
+        ) from error
+
+
+def _downloaded(root: str, dataset: Callable[..., Any], url: str, options: dict[str, Any]) -> Any:
+    open_url(url).close()  # says within seconds that there is no network; torchvision would hang
+    with contextlib.redirect_stdout(sys.stderr), _socket_timeout():  # torchvision reports progress on stdout
+        return dataset(root, download=True, **options)
+
+
+# Published files that lie in the root as they were downloaded -----------------------------------------------------
+
+
+def _lying(root: str, archive: Archive) -> str | None:
+    """Return the path of a published file, in the root or where torchvision would put it; None: not there."""
+    paths = (os.path.join(root, archive.into, archive.name), os.path.join(root, archive.name))
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+def _unpack(name: str, root: str, files: Files, findings: list[Finding]) -> None:
+    """Unpack the published archives into the root, as torchvision does after a download, if all of them lie there.
+
+    Their hashes come first: what is in them may be pickles. Each is unpacked beside its place and moved there whole;
+    what is in the way stays, and is said later to be incomplete.
+
+    Raises:
+        DataError: the root cannot be written, or the disk is full.
+    """
+    lying = [path for archive in files.archives if (path := _lying(root, archive)) and _md5(path) == archive.md5]
+    if not lying or len(lying) < len(files.archives):
+        return
+    try:
+        for path, archive in zip(lying, files.archives, strict=True):
+            place = os.path.join(root, archive.into)
+            os.makedirs(place, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=root) as temporary:
+                if tarfile.is_tarfile(path):
+                    with tarfile.open(path) as tar:
+                        tar.extractall(temporary, filter="data")
+                else:
+                    shutil.copy(path, temporary)
+                for entry in os.listdir(temporary):
+                    os.rename(os.path.join(temporary, entry), os.path.join(place, entry))
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(
+            f"{name}: {lying[0]} cannot be unpacked there ({reason}): unpack it in a folder that can be written, and "
+            f"type --data {name}:FOLDER"
+        ) from error
+    listed = ", ".join(os.path.basename(path) for path in lying)
+    message = f"{name}: {listed} in {root} unpacked there"
+    findings.append(Finding("unpacked", "note", message, "later runs find the files"))
+
+
+def _again(root: str, files: Files) -> str | None:
+    """Return how a damaged data set is made anew from the archive beside it; None: there is none."""
+    if not files.archives or not all(os.path.isfile(os.path.join(root, archive.name)) for archive in files.archives):
+        return None
+    return f"remove {os.path.join(root, files.marker)}, and {files.archives[0].name} beside it is unpacked anew"
+
+
+def _seen(root: str, files: Files) -> str:
+    """Return what of a data set's published files lies there, and what not."""
+    lying = {archive: path for archive in files.archives if (path := _lying(root, archive))}
+    spoilt = [path for archive, path in lying.items() if _md5(path) != archive.md5]
+    missing = [archive.name for archive in files.archives if archive not in lying]
+    if spoilt:
+        return f" ({spoilt[0]} is not the published file: its MD5 is another; download it again)"
+    return f" ({', '.join(missing)} missing beside {next(iter(lying.values()))})" if lying and missing else ""
+
+
+def _md5(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+# MNIST and its kind -----------------------------------------------------------------------------------------------
+
+
+def _mnist_source(name: str, root: str, dataset: Any) -> Source:
+    """Describe MNIST or what has its form: four files, compressed or not, read where they lie."""
+    places = [os.path.join(root, dataset.__name__, "raw"), os.path.join(root, dataset.__name__), root]
+
+    def path_of(entry: str) -> str | None:
+        stem = entry.removesuffix(".gz")
+        names = (stem, stem.replace("-idx", ".idx"), entry)
+        paths = (os.path.join(place, written) for place in places for written in names)
+        return next((path for path in paths if os.path.isfile(path)), None)
+
+    def read(entry: str, md5: str, rank: int, findings: list[Finding]) -> npt.NDArray[np.uint8]:
+        path = str(path_of(entry))
+        try:
+            if not path.endswith(".gz"):
+                return _idx(Path(path).read_bytes(), rank)
+            with gzip.open(path) as file:  # which checks the CRC
+                content = _idx(file.read(), rank)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            problem = f"files in {root} are damaged or incomplete ({path}: {error})"
+            raise DataError(f"{name}: {problem}: replace it") from error
+        if _md5(path) != md5:  # as Debian's package, which compressed the same files again
+            message = f"{name}: {path} is not compressed as published, though whole"
+            findings.append(Finding("other-archive", "note", message, "nothing to do if you trust where it is from"))
+        return content
+
+    def listing(split: str) -> Listing:
+        prefix = "train" if split == "train" else "t10k"
+        entries = [(entry, md5) for entry, md5 in dataset.resources if entry.startswith(prefix)]
+        lying = [path for entry, _ in dataset.resources if (path := path_of(entry))]
+        lacking = [entry for entry, _ in entries if not path_of(entry)]
+        if lacking and lying:
+            folder = os.path.dirname(lying[0])
+            raise DataError(f"{name}: {folder} lacks {lacking[0].removesuffix('.gz')} (or .gz): put it there")
+        if lacking:
+            try:
+                _downloaded(root, dataset, _first_file(dataset), {})
+            except Exception as error:  # as in _build
+                reason = " ".join(str(error).split())
+                raise DataError(
+                    f"{name}: not in {root}, and the download failed ({reason}): put its files there"
+                ) from error
+        findings: list[Finding] = []
+        (images, images_md5), (labels, labels_md5) = entries
+        pixels, numbers = read(images, images_md5, 3, findings), read(labels, labels_md5, 1, findings)
+        if len(pixels) != len(numbers) or not len(numbers) or numbers.max() >= len(dataset.classes):
+            problem = f"{len(pixels)} images, {len(numbers)} labels, not of {len(dataset.classes)} classes each"
+            raise DataError(f"{name}: files in {root} are damaged or incomplete ({problem}): replace them")
+        return Listing(
+            where=f"{name}/{split}",
+            images=ArrayImages.of(split, pixels),
+            labels=numbers.astype(np.int64),
+            classes=tuple(dataset.classes),
+            findings=tuple(findings),
+        )
+
+    return Source(f"{name} in {root}", {split: partial(listing, split) for split in ("train", "test")}, dataset=name)
+
+
+def _idx(content: bytes, rank: int) -> npt.NDArray[np.uint8]:
+    """Return the array uint8 of an IDX file of so many dimensions; ValueError when it is none."""
+    if content[:4] != bytes([0, 0, 8, rank]):
+        raise ValueError(f"no IDX file of {rank} dimensions")
+    shape = np.frombuffer(content, ">i4", rank, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 @contextlib.contextmanager

@@ -168,7 +168,17 @@ def test_talk_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("Käfer 金魚", "Käfer 金魚"),
         (HOSTILE, SAFE),
-        ("no\xa0break", r"no\xa0break"),
+        # Names of macOS screenshots, Japanese, Persian, emoji, Hebrew marks, and letters younger than this Python.
+        *(
+            (name, name)
+            for name in ("4.42\u202fPM", "no\xa0break", "\u3000", "\u0645\u200c\u062e", "\U0001f469\u200d\u2695")
+        ),
+        *((name, name) for name in ("\u200fa\u200e", "soft\xadhyphen", "\ue000", "\U000323b0")),
+        ("a\x00\x1b\x7f\x85\x9bb", r"a\x00\x1b\x7f\x85\x9bb"),
+        ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
+        ("\u202a\u202b\u202c\u202d\u202e", r"\u202a\u202b\u202c\u202d\u202e"),
+        ("\u2066\u2067\u2068\u2069", r"\u2066\u2067\u2068\u2069"),
+        ("\ud800", r"\ud800"),
         ("caf\udce9", "caf\udce9"),  # a byte that is not UTF-8: written as it came
         ("back\\slash", "back\\slash"),
         ("", ""),

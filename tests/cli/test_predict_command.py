@@ -123,6 +123,48 @@ def test_strange_names_come_back_unchanged(run: Run, best: Path, colours: Path, 
     assert "\u202e" not in text
 
 
+def test_the_paths_of_text_rows_exist(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
+    """Blanks and joiners of other scripts are no danger to a terminal."""
+    odd = ("4.42.48\u202fPM", "v\u00a013.05", "写真\u3000一", "\u0645\u200c\u062e", "\U0001f469\u200d\U0001f52c")
+    names = [f"{name}.png" for name in odd]
+    for name in names:
+        shutil.copy(colours / "test/red/00.png", tmp_path / name)
+    rows = run("predict", tmp_path, "--ckpt", best).stdout.splitlines()
+    assert sorted(row.split("\t")[0] for row in rows) == sorted(str(tmp_path / name) for name in names)
+
+
+def test_an_error_names_the_path_as_it_is(run: Run, best: Path, tmp_path: Path) -> None:
+    data = tmp_path / "two  blanks\u3000and more"
+    for name in ("blue", "red"):
+        (data / name).mkdir(parents=True)
+    assert f"error: {data}: no images in its class" in run("evaluate", "--data", data, "--ckpt", best).stderr
+
+
+def test_folders_that_are_no_ones_pictures_are_left_out_and_said(
+    run: Run, best: Path, colours: Path, tmp_path: Path
+) -> None:
+    for name in ("a.png", "@eaDir/a.png/THUMB.png", "sub/@eaDir/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(colours / "test/red/00.png", tmp_path / name)
+    result = run("predict", tmp_path, "--ckpt", best)
+    assert [row.split("\t")[0] for row in result.stdout.splitlines()] == [str(tmp_path / "a.png")]
+    assert "note: hidden folders were left out (@eaDir (2 times))" in result.stderr
+
+
+def test_nothing_but_pictures_of_another_kind_says_to_convert_them(run: Run, best: Path, tmp_path: Path) -> None:
+    for name in ("a.HEIC", "b.heic", "notes.txt"):
+        (tmp_path / name).touch()
+    result = run("predict", tmp_path, "--ckpt", best)
+    assert result.exit_code == Exit.USAGE
+    assert f"error: {tmp_path}: no images found but 2 .heic: convert them to .jpg or .png" in result.stderr
+
+
+def test_paths_that_end_with_nul_need_the_option(run: Run, best: Path) -> None:
+    result = run("predict", "-", "--ckpt", best, stdin=b"a.png\0b.png\0")
+    assert result.exit_code == Exit.USAGE
+    assert "error: -: standard input holds NUL bytes: type -0" in result.stderr
+
+
 def test_the_eight_orientations_give_one_answer(run: Run, best: Path, tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:5, :, 0], pixels[5:, :9, 2] = 200, 160

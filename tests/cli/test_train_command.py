@@ -48,7 +48,7 @@ def test_results_go_to_stdout_and_talk_to_stderr(run: Run, colours: Path, tmp_pa
     lines = result.stderr.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["device", "network", "images", "pixels", "recipe"]
     assert sum(line.startswith("epoch ") for line in lines) == 2
-    assert "train 24, val 12; 2 classes: blue, red" in result.stderr
+    assert "train 24, val/ 12; 2 classes: blue, red" in result.stderr
 
 
 def test_json_on_stdout_is_alone_there(run: Run, colours: Path, tmp_path: Path) -> None:
@@ -58,6 +58,17 @@ def test_json_on_stdout_is_alone_there(run: Run, colours: Path, tmp_path: Path) 
     assert summary["classes"] == ["blue", "red"]
     assert summary["metrics"]["images"] == 12
     assert "best epoch" in result.stderr
+
+
+def test_the_header_says_where_validation_comes_from(run: Run, colours: Path, tmp_path: Path) -> None:
+    options = ("--arch", "simple-cnn", "--dry-run", "--workers", 0)
+    assert f"{colours}: train 24, val/ 12; 2 classes" in run("train", "--data", colours, *options).stderr
+    line = f"{colours / 'train'}: train 20, 4 held out of train; 2 classes"
+    assert line in run("train", "--data", colours / "train", *options).stderr
+    assert (
+        f"{colours / 'train'}: train 24; 2"
+        in run("train", "--data", colours / "train", "--val-split", 0, *options).stderr
+    )
 
 
 def test_the_files_of_a_run(run: Run, colours: Path, tmp_path: Path) -> None:

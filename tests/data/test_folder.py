@@ -54,11 +54,117 @@ def test_class_folders_directly_are_all_training_data(tmp_path: Path) -> None:
     assert source.splits["train"]().classes == ("cat", "dog")
 
 
-def test_a_class_called_val_is_a_class(tmp_path: Path) -> None:
-    """Only a folder that holds class folders is a split."""
-    source = open_folder(str(draw_tree(tmp_path, {"val": 2, "train": 1})))
+def both(*splits: str) -> dict[str, int]:
+    return {f"{split}/{name}": 2 for split in splits for name in ("cat", "dog")}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "Val", "Test"),
+        ("training_set", "validation-set", "test_set"),
+        ("TRAINING", "Valid", "TESTING"),
+        ("train data", "dev", "test_images"),
+        ("trainset", "val_set", "testdata"),
+    ],
+)
+def test_splits_have_many_spellings(tmp_path: Path, train: str, val: str, test: str) -> None:
+    source = open_folder(str(draw_tree(tmp_path, both(train, val, test))))
+    assert {split: read().where for split, read in source.splits.items()} == {
+        "train": str(tmp_path / train),
+        "val": str(tmp_path / val),
+        "test": str(tmp_path / test),
+    }
+    assert source.notes == ()
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("Train", "Val"), ("training_set",), ("valid", "test")])
+def test_splits_without_class_folders_are_no_classes(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    draw_tree(tmp_path, dict.fromkeys(splits, 3))
+    with pytest.raises(DataError, match=r"/ without class folders: put the images of each class into a folder"):
+        open_folder(str(tmp_path))
+
+
+def test_a_class_may_be_called_like_a_split_and_this_is_said(tmp_path: Path) -> None:
+    source = open_folder(str(draw_tree(tmp_path, {"valid": 2, "invalid": 1})))
     assert source.flat
-    assert source.splits["train"]().classes == ("train", "val")
+    assert source.splits["train"]().classes == ("invalid", "valid")
+    assert "valid/ is taken for a class, because invalid/" in finding(source.notes, "class-or-split").message
+
+
+def test_a_train_folder_with_folders_beside_classes_may_be_either_and_is_refused(tmp_path: Path) -> None:
+    """Taken for a split, it would lose the other classes."""
+    draw_tree(tmp_path, {"train/steam": 2, "train/diesel": 2, "car": 2, "plane": 2})
+    with pytest.raises(DataError, match=rf"lie images in car/, plane/: if train/ is a split, type --data {tmp_path}/"):
+        open_folder(str(tmp_path))
+
+
+def test_what_lies_beside_the_splits_is_named(tmp_path: Path) -> None:
+    source = open_folder(str(draw_tree(tmp_path, both("train", "test") | {"unlabeled/a": 1, "docs": 0, ".": 2})))
+    assert sorted(source.splits) == ["test", "train"]
+    note = finding(source.notes, "left-out")
+    assert note.severity == "warning"
+    assert note.message.endswith("left out beside test/, train/: docs/, unlabeled/, 2 images")
+    alone = open_folder(str(draw_tree(tmp_path / "alone", both("train") | {"docs": 0})))
+    assert finding(alone.notes, "left-out").severity == "note"
+
+
+@pytest.mark.parametrize(
+    ("layout", "problem"),
+    [
+        ({"val": 3}, "val: 3 images and no class folders, so that their classes are not known"),
+        ({"val": 0}, "val: no images"),
+    ],
+)
+def test_a_validation_folder_that_cannot_be_used_has_its_reason(
+    tmp_path: Path, layout: dict[str, int], problem: str
+) -> None:
+    source = open_folder(str(draw_tree(tmp_path, both("train") | layout)))
+    assert list(source.splits) == ["train"]
+    assert source.unusable["val"] == f"{tmp_path}/{problem}"
+
+
+@pytest.mark.parametrize(
+    ("layout", "inside"),
+    [(both("pets/train", "pets/test"), "pets"), (both("PetImages"), "PetImages"), (both("a/train"), "a")],
+)
+def test_one_folder_around_all_is_looked_through(tmp_path: Path, layout: dict[str, int], inside: str) -> None:
+    source = open_folder(str(draw_tree(tmp_path, layout)))
+    assert source.description == f"{tmp_path}/{inside}"
+    assert source.splits["train"]().classes == ("cat", "dog")
+    assert f"holds nothing but {inside}/, whose folders are used" in finding(source.notes, "looked-through").message
+
+
+def test_a_class_that_a_checkpoint_knows_is_not_looked_through(tmp_path: Path) -> None:
+    draw_tree(tmp_path, {"cat/indoors": 1, "cat/outdoors": 1})
+    assert open_folder(str(tmp_path), known=["cat", "dog"]).splits["train"]().classes == ("cat",)
+
+
+def test_a_split_within_a_folder_of_its_name_is_looked_through(tmp_path: Path) -> None:
+    source = open_folder(str(draw_tree(tmp_path, both("train/Train", "test/test"))))
+    assert source.splits["train"]().where == str(tmp_path / "train/Train")
+    assert source.splits["test"]().classes == ("cat", "dog")
+    assert len([note for note in source.notes if note.code == "looked-through"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "doubt"),
+    [
+        (both("learn", "holdout"), "holdout/ and learn/ hold the same folders (cat/, dog/)"),
+        (both("set/a", "set/b") | {"other": 1}, None),  # set holds folders of folders, and is one class
+        (both("seg_train", "seg_test") | {"seg_pred": 2}, "seg_test/ and seg_train/ look like splits"),
+        ({"train2017": 2, "val2017": 2}, "train2017/ and val2017/ look like splits"),
+        ({"cat/train": 1, "cat/test": 1, "dog/train": 1, "dog/test": 1}, "cat/ holds test/, train/: put the splits"),
+        (both("pets/train") | {"more/a": 1}, "pets/ has train/ with class folders: type --data {}/pets"),
+        ({"a/b/cat": 1, "a/b/dog": 1}, "nothing but a/, with b/ in it: type --data {}/a"),
+        ({"cat/2023": 1, "cat/2024": 1, "dog/2023": 1, "dog": 1}, None),
+        ({"cat/images": 1, "dog/images": 1}, None),
+        ({"train_station": 1, "test_tube": 1}, None),
+    ],
+)
+def test_folders_that_may_be_no_classes_are_doubted(tmp_path: Path, layout: dict[str, int], doubt: str | None) -> None:
+    found = open_folder(str(draw_tree(tmp_path, layout))).splits["train"]().doubt
+    assert found is None if doubt is None else found is not None and doubt.format(tmp_path) in found
 
 
 def test_splits_are_read_only_when_asked_for(tmp_path: Path) -> None:
@@ -70,15 +176,10 @@ def test_splits_are_read_only_when_asked_for(tmp_path: Path) -> None:
         source.splits["test"]()
 
 
-def test_one_level_too_deep_gets_the_line_to_type(tmp_path: Path) -> None:
-    draw_tree(tmp_path, {"pets/train/cat": 1, "pets/train/dog": 1})
-    with pytest.raises(DataError, match=rf"pets/ has train/: type --data {tmp_path}/pets"):
-        open_folder(str(tmp_path))
-
-
 def test_no_class_folders_says_what_is_expected(tmp_path: Path) -> None:
     draw_tree(tmp_path, {".": 3})
-    with pytest.raises(DataError, match=r"no class folders; expected .*/train/CLASS/IMAGE or .*/CLASS/IMAGE"):
+    expected = r"no class folders; expected .*/train/CLASS/IMAGE or .*/CLASS/IMAGE; found 3 images directly in it"
+    with pytest.raises(DataError, match=expected):
         open_folder(str(tmp_path))
 
 
@@ -103,6 +204,90 @@ def test_hidden_folders_are_left_out_with_a_note(tmp_path: Path) -> None:
     note = finding(listing.findings, "hidden-folders")
     assert note.severity == "note"
     assert ".ipynb_checkpoints, __MACOSX" in note.message
+
+
+def test_what_file_servers_and_systems_leave_behind_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    left = ("@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@Recycle")
+    draw_tree(tmp_path, {"cat": 2, "dog/sub": 1, "cat/@eaDir/x.png": 3, "dog/sub/@eaDir": 1} | dict.fromkeys(left, 1))
+    listing = read_split(str(tmp_path))
+    assert listing.classes == ("cat", "dog")
+    assert listing.counts().tolist() == [2, 1]
+    note = finding(listing.findings, "hidden-folders")
+    assert "@eaDir (3 times)" in note.message
+    assert all(name in note.message for name in left)
+
+
+def test_pictures_beside_the_class_folders_are_said(tmp_path: Path) -> None:
+    listing = read_split(str(draw_tree(tmp_path, {"cat": 1, "dog": 1, ".": 3})))
+    assert len(listing.images) == 2
+    found = finding(listing.findings, "loose-images")
+    assert (found.severity, found.message) == ("warning", f"{tmp_path}: 3 images beside the class folders left out")
+
+
+def test_nothing_but_pictures_of_another_kind_says_to_convert_them(tmp_path: Path) -> None:
+    for name in ("cat/1.HEIC", "cat/2.heic", "dog/1.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"no images in its class folders; 3 \.heic: convert to \.jpg or \.png"):
+        read_split(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("train/cat/up", ".."),
+        ("train/cat/all", "../.."),
+        ("train/cat/dogs", "../dog"),
+        ("train/cat/deep", "../dog/deep"),
+        ("train/cat/9.png", "../dog/001.png"),
+        ("train/cat/val", "../../val/cat"),
+        ("train/everything", "../.."),
+        ("train/cat/far", "/"),
+    ],
+)
+def test_a_link_gives_a_class_no_image_of_another(tmp_path: Path, link: str, target: str) -> None:
+    root = draw_tree(tmp_path, both("train", "val") | {"train/dog/deep": 1})
+    (root / link).symlink_to(target)
+    listing = open_folder(str(root)).splits["train"]()
+    assert listing.classes == ("cat", "dog")
+    assert listing.counts().tolist() == [2, 3]
+    assert str(root / link) in finding(listing.findings, "links-left-out").message
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("train/wolf", "dog", "wolf/ and dog/ are the same folder"),
+        ("train/wolf", "dog/deep", "train/wolf: is a link into .*/train/dog, so that images count twice"),
+        ("train/wolf", "../val/dog", "train/wolf: is a link into .*/val, so that images count twice"),
+        ("val", "train", r"(val: lies in .*/train|train: lies in .*/val) \(a link\): the same images in both"),
+    ],
+)
+def test_a_class_or_split_that_is_a_link_to_another_is_refused(
+    tmp_path: Path, link: str, target: str, message: str
+) -> None:
+    root = draw_tree(tmp_path, both("train") | {"train/dog/deep": 1} | (both("val") if link != "val" else {}))
+    (root / link).symlink_to(target)
+    with pytest.raises(DataError, match=message):
+        open_folder(str(root)).splits["train"]()
+
+
+def test_links_to_folders_elsewhere_are_fine_but_not_for_two_classes(tmp_path: Path) -> None:
+    root = draw_tree(tmp_path / "set", both("train") | {"../pool/cats": 3, "../pool/more": 1})
+    (root / "train/cat/pool").symlink_to(tmp_path / "pool/cats")
+    (root / "train/wolf").symlink_to(tmp_path / "pool/more")
+    assert read_split(str(root / "train")).counts().tolist() == [5, 2, 1]
+    (root / "train/dog/pool").symlink_to(tmp_path / "pool/cats")
+    listing = read_split(str(root / "train"))
+    assert listing.counts().tolist() == [5, 2, 1]
+    assert "train/dog/pool" in finding(listing.findings, "links-left-out").message
+
+
+def test_one_name_in_two_unicode_forms_is_refused_and_shown_apart(tmp_path: Path) -> None:
+    draw_tree(tmp_path, {"caf\u00e9": 1, "cafe\u0301": 1})
+    with pytest.raises(DataError) as caught:
+        read_split(str(tmp_path))
+    assert r"'cafe\u0301' and 'caf\xe9' have one name in two Unicode forms" in str(caught.value)
 
 
 def test_ignored_files_are_counted_with_what_to_do(tmp_path: Path) -> None:

@@ -102,3 +102,26 @@ def test_the_fingerprint_of_arrays_follows_pixels_and_selection(arrays: ArrayIma
     changed[3, 0, 0, 0] ^= 1
     assert ArrayImages.of("train", changed).fingerprint() != before
     assert ArrayImages.of("train", arrays.pixels.copy()).fingerprint() == before
+
+
+@pytest.mark.parametrize("place", [0, 4_000, 5_000, 9_000, 9_999])
+def test_a_file_is_known_by_its_size_and_three_pieces(tmp_path: Path, place: int) -> None:
+    content = bytearray(10_000)
+    (tmp_path / "a").write_bytes(content)
+    images = FileImages.of(str(tmp_path), ["a", "gone"])
+    before = images.content(0)
+    content[place] = 1
+    (tmp_path / "a").write_bytes(content)
+    assert images.content(0) != before
+    (tmp_path / "a").write_bytes(bytes(10_001))
+    assert images.content(0) != before
+    (tmp_path / "a").write_bytes(bytes(10_000))
+    assert images.content(0) == before
+    assert images.content(1) == 0
+
+
+def test_an_array_entry_is_known_by_its_pixels(arrays: ArrayImages) -> None:
+    changed = arrays.pixels.copy()
+    changed[1] += 1
+    other = ArrayImages.of("train", changed)
+    assert arrays.content(0) == other.content(0) != arrays.content(1) != other.content(1)

@@ -62,3 +62,15 @@ def test_long_lists_of_classes_are_cut() -> None:
     names = tuple(f"class{number}" for number in range(30))
     with pytest.raises(DataError, match=r"the model knows 'class0', .*'class9' and 20 more"):
         match(listing("wasp", [0]), names)
+
+
+def test_the_unicode_form_of_a_class_does_not_count() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    matched = match(listing(f"{decomposed} tea", [0, 1, 1]), ("tea", composed))
+    assert matched.labels.tolist() == [1, 0, 0]
+    assert matched.classes == ("tea", composed)
+    assert matched.findings == ()
+    both = match(listing(f"{composed} {decomposed}", [0, 1]), (decomposed, composed))  # an older checkpoint's
+    assert both.labels.tolist() == [1, 0]
+    with pytest.raises(DataError, match="class 'CAFE\u0301' is written 'caf\u00e9' in the training data"):
+        match(listing("CAFE\u0301", [0]), (composed, "tea"))

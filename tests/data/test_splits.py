@@ -9,6 +9,7 @@ import pytest
 from drawing import draw_tree
 from PIL import Image
 
+from imgcls.data import draws
 from imgcls.data.listing import Listing
 from imgcls.data.splits import NO_HOLDOUT, Splits, for_evaluation, for_training, name_hashes, open_source
 from imgcls.errors import DataError, UsageError
@@ -31,6 +32,7 @@ def flat(tmp_path: Path) -> Path:
 def test_a_validation_folder_is_used_and_nothing_held_out(tmp_path: Path) -> None:
     splits = training(draw_tree(tmp_path, {"train/ant": 3, "train/bee": 3, "val/ant": 1, "val/bee": 2}, size=(4, 4)))
     assert splits.classes == ("ant", "bee")
+    assert splits.validation == "val/ 3"
     assert len(splits.train.images) == 6
     assert names(splits.val) == ["ant/000.png", "bee/000.png", "bee/001.png"]
     assert len(splits.holdout) == 0
@@ -46,6 +48,8 @@ def test_without_one_a_stratified_share_is_held_out(flat: Path) -> None:
     assert not set(names(splits.val)) & set(names(splits.train))
     assert np.array_equal(splits.holdout, np.sort(name_hashes(splits.val)))
     assert splits.holdout.dtype == np.int64
+    assert splits.validation == "7 held out of train"
+    assert len(set(splits.holdout_content.tolist())) == 7
 
 
 def test_the_hold_out_follows_the_seed(flat: Path) -> None:
@@ -115,6 +119,10 @@ def test_the_fingerprint_is_of_what_is_there(flat: Path) -> None:
         ({"train/ant": 3, "train/bee": 0}, "train: no images of class 'bee': add some or remove the folder"),
         ({"train/ant": 0, "train/bee": 0}, "train: no images in its class folders"),
         ({"test/ant": 3, "test/bee": 3}, "no train/ folder with class folders"),
+        ({"train": 3, "val/ant": 3, "val/bee": 3}, "train: 3 images and no class folders, so that their classes are"),
+        ({"train/ant": 3, "train/bee": 3, "val": 2}, "val: 2 images and no class folders, so that their classes are"),
+        ({"train/ant": 3, "train/bee": 3, "val": 0}, "val: no images: put the images"),
+        ({"learn/ant": 3, "learn/bee": 3, "rest/ant": 3, "rest/bee": 3}, "learn/ and rest/ hold the same folders"),
         ({"train/ant": 1, "train/bee": 1}, "too few images to hold some out: add images or type --val-split 0"),
         ({"train/ant": 2, "train/bee": 2, "val/ant": 0}, "val: no images in its class folders"),
         ({"train/ant": 2, "train/bee": 2, "val/ant": 1, "val/wasp": 1}, "val: unknown class 'wasp'"),
@@ -244,3 +252,101 @@ def test_classes_that_differ_in_case_only_are_said(tmp_path: Path) -> None:
     (finding,) = for_training(str(root), val_split=0.25, seed=0).findings
     assert (finding.code, finding.severity) == ("case-twins", "warning")
     assert "'Cat', 'cat'" in finding.message
+
+
+def evaluation(root: Path, trained: Splits, split: str | None = None) -> tuple[str, Listing]:
+    return for_evaluation(
+        str(root), trained.classes, split=split, holdout=trained.holdout, content=trained.holdout_content
+    )
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """Another data set with the names of `flat`, as cameras give them."""
+    return draw_tree(tmp_path / "other", {"ant": 20, "bee": 10, "cat": 3}, size=(4, 4), seed=1)
+
+
+def test_a_folder_with_the_same_numbering_is_another_data_set(tmp_path: Path, numbered: Path) -> None:
+    """BMP files of one size have one number of bytes: it is the content that tells."""
+    flat = draw_tree(tmp_path / "flat", {"ant": 20, "bee": 10, "cat": 3}, size=(4, 4))
+    for root in (flat, numbered):
+        for path in root.rglob("*.png"):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(".bmp"))
+            path.unlink()
+    trained = training(flat)
+    assert evaluation(flat, trained)[1].findings == ()
+    for split, name in ((None, "all"), ("train", "train")):
+        chosen, listing = evaluation(numbered, trained, split)
+        assert (chosen, len(listing.images)) == (name, 33)
+        assert "7 images have the names of images held out in training, and 7 of them" in listing.findings[0].message
+    with pytest.raises(DataError, match="taken for another data set, of which nothing was held out; type --split tr"):
+        evaluation(numbered, trained, "val")
+
+
+def test_without_recorded_content_names_decide(flat: Path, numbered: Path) -> None:
+    trained = training(flat)
+    chosen, listing = for_evaluation(str(numbered), trained.classes, split=None, holdout=trained.holdout)
+    assert (chosen, len(listing.images)) == ("val", 7)
+
+
+def test_a_few_changed_files_are_left_out_and_said(flat: Path) -> None:
+    """One that was renumbered may have been trained on."""
+    trained = training(flat)
+    first = names(trained.val)[0]
+    (flat / first).write_bytes((flat / names(trained.train)[0]).read_bytes())
+    chosen, listing = evaluation(flat, trained)
+    assert (chosen, names(listing)) == ("val", names(trained.val)[1:])
+    assert "6 of the 7 images held out in training are here, 1 more have other content" in listing.findings[0].message
+    assert names(evaluation(flat, trained, "train")[1]) == names(trained.train)
+
+
+def test_images_added_later_leave_the_hold_out_alone(flat: Path) -> None:
+    trained = training(flat)
+    draw_tree(flat, {"ant/new": 9}, size=(4, 4), seed=2)
+    assert names(evaluation(flat, trained)[1]) == names(trained.val)
+    again = training(flat, holdout=trained.holdout)
+    assert again.holdout_content.tolist() == trained.holdout_content.tolist()
+
+
+@pytest.mark.parametrize("recorded", ["name", "name as it is written"])
+def test_the_unicode_form_of_a_name_moves_nothing(tmp_path: Path, recorded: str) -> None:
+    """A folder copied from a Mac; older checkpoints hashed the bytes as they were."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    mac = draw_tree(tmp_path / "mac", {decomposed: 10, "tea": 10}, size=(4, 4))
+    trained = training(mac)
+    holdout, content = trained.holdout, trained.holdout_content
+    if recorded != "name":
+        holdout, content = np.sort([draws.name_hash(name) for name in names(trained.val)]), NO_HOLDOUT
+    else:
+        (mac / decomposed).rename(mac / composed)
+    chosen, listing = for_evaluation(str(mac), trained.classes, split=None, holdout=holdout, content=content)
+    assert (chosen, len(listing.images)) == ("val", 4)
+    assert listing.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("layout", "problem"),
+    [
+        ({"test": 4}, "test: 4 images and no class folders"),
+        ({"test/unknown": 4}, "test: all images in unknown/, which"),
+    ],
+)
+def test_a_test_split_without_labels_is_passed_over_and_said(
+    tmp_path: Path, layout: dict[str, int], problem: str
+) -> None:
+    classes = {f"{split}/{name}": 3 for split in ("train", "val") for name in ("ant", "bee")}
+    root = draw_tree(tmp_path, classes | layout, size=(4, 4))
+    trained = training(root)
+    assert len(trained.train.images) == 6
+    chosen, listing = evaluation(root, trained)
+    assert (chosen, len(listing.images)) == ("val", 6)
+    assert problem in listing.findings[0].message
+    with pytest.raises(DataError, match=problem):
+        evaluation(root, trained, "test")
+
+
+def test_unknown_classes_that_hold_known_ones_get_the_line_to_type(tmp_path: Path) -> None:
+    root = draw_tree(tmp_path, {"learn/ant": 1, "learn/bee": 1, "rest/ant": 1}, size=(4, 4))
+    with pytest.raises(DataError, match=rf"unknown classes 'learn', 'rest'.*has 'ant' in it: type --data {root}/learn"):
+        for_evaluation(str(root), ["ant", "bee"], split=None, holdout=NO_HOLDOUT)

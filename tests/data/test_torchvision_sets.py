@@ -12,6 +12,7 @@ import pickle
 import socket
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 import urllib.request
@@ -404,3 +405,138 @@ def test_a_folder_of_that_name_wins_with_a_note(tmp_path: Path, monkeypatch: pyt
     assert source.dataset is None
     assert source.flat
     assert [note.code for note in source.notes] == ["folder-wins"]
+
+
+# Archives in the root, as they were downloaded -----------------------------------------------------------------------
+
+
+def pack(archive: Path, *folders: Path) -> Path:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        for folder in folders:
+            tar.add(folder, folder.name)
+    return archive
+
+
+def publish(name: str, origin: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Make a data set's published archives in `root`, and have torchvision know their hashes."""
+    MAKERS[name](origin, monkeypatch)
+    if name in ("cifar10", "cifar100", "stl10"):
+        dataset: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "stl10": datasets.STL10}[name]
+        archive = pack(root / dataset.filename, origin / dataset.base_folder)
+        monkeypatch.setattr(dataset, "tgz_md5", md5(archive))
+        return [archive]
+    if name == "food101":
+        archive = pack(root / "food-101.tar.gz", origin / "food-101")
+        monkeypatch.setattr(datasets.Food101, "_MD5", md5(archive))
+        return [archive]
+    if name == "oxford-pets":
+        packed = {
+            part: pack(root / f"{part}.tar.gz", origin / "oxford-iiit-pet" / part) for part in ("images", "annotations")
+        }
+        resources = tuple((f"https://host/{path.name}", md5(path)) for path in packed.values())
+        monkeypatch.setattr(datasets.OxfordIIITPet, "_RESOURCES", resources)
+        return list(packed.values())
+    archive = pack(root / "102flowers.tgz", origin / "flowers-102/jpg")
+    table = datasets.Flowers102._file_dict | {"image": (archive.name, md5(archive))}
+    monkeypatch.setattr(datasets.Flowers102, "_file_dict", table)
+    tables = [
+        write(root / entry, (origin / "flowers-102" / entry).read_bytes()) for entry in ("imagelabels.mat", "setid.mat")
+    ]
+    return [archive, *tables]
+
+
+ARCHIVED = ("cifar10", "cifar100", "stl10", "food101", "oxford-pets", "flowers102")
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_archives_in_the_root_are_unpacked_and_this_is_said(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    archives = publish(name, tmp_path / "origin", root, monkeypatch)
+    listing = open_source(f"{name}:{root}").splits["test"]()
+    assert listing.labels[: len(EXPECTED[name][3])].tolist() == EXPECTED[name][3]
+    (note,) = listing.findings
+    assert (note.code, note.severity) == ("unpacked", "note")
+    assert archives[0].name in note.message
+    assert all(path.is_file() for path in archives)
+    assert not list(root.glob(".imgcls-*"))
+    assert open_source(f"{name}:{root}").splits["train"]().findings == (), "once is enough"
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_an_archive_that_is_not_the_published_one_is_not_opened(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    spoilt = publish(name, tmp_path / "origin", root, monkeypatch)[0]
+    spoilt.write_bytes(spoilt.read_bytes() + b"more")
+    before = sorted(root.rglob("*"))
+    with pytest.raises(DataError, match=rf"not in .* \({spoilt} is not the published file.*the download failed"):
+        open_source(f"{name}:{root}").splits["train"]()
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_damaged_copy_beside_its_archive_says_to_remove_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish("cifar10", tmp_path / "origin", tmp_path, monkeypatch)
+    open_source(f"cifar10:{tmp_path}").splits["train"]()
+    batch = tmp_path / "cifar-10-batches-py/data_batch_3"
+    batch.write_bytes(b"")
+    with pytest.raises(DataError, match=r"damaged or incomplete .*: remove .*-py, and cifar-10-python\.tar\.gz"):
+        open_source(f"cifar10:{tmp_path}").splits["train"]()
+    batch.unlink()
+    with pytest.raises(DataError, match=r"batches-py lacks data_batch_3: remove .*, and cifar-10-python\.tar\.gz"):
+        open_source(f"cifar10:{tmp_path}").splits["train"]()
+
+
+def test_a_root_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish("cifar10", tmp_path / "origin", tmp_path / "root", monkeypatch)
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz cannot be unpacked there \(permission denied\)"):
+        open_source(f"cifar10:{tmp_path / 'root'}").splits["train"]()
+
+
+@pytest.mark.parametrize("place", [".", "MNIST/raw"])
+@pytest.mark.parametrize("form", ["published", "unpacked", "with a dot"])
+def test_mnist_is_read_where_it_lies(place: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_mnist("MNIST", tmp_path / "origin", monkeypatch)
+    resources = []
+    for name, _ in datasets.MNIST.resources:
+        content = (tmp_path / "origin/MNIST/raw" / name.removesuffix(".gz")).read_bytes()
+        written = {"published": name, "unpacked": name[:-3], "with a dot": name[:-3].replace("-idx", ".idx")}[form]
+        path = write(tmp_path / "root" / place / written, gzip.compress(content) if form == "published" else content)
+        resources.append((name, md5(path)))
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    before = sorted(tmp_path.rglob("*"))
+    listing = open_source(f"mnist:{tmp_path / 'root'}").splits["train"]()
+    assert listing.labels.tolist() == [3, 1, 9]
+    assert listing.images.load(0)[-1, 0].tolist() == [77, 77, 77]
+    assert listing.findings == ()
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+def test_mnist_says_what_is_missing_and_what_is_not_as_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_mnist("FashionMNIST", tmp_path, monkeypatch)
+    raw = tmp_path / "FashionMNIST/raw"
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match=rf"{raw} lacks t10k-labels-idx1-ubyte \(or \.gz\): put it there"):
+        open_source(f"fashion-mnist:{tmp_path}").splits["test"]()
+    labels = raw / "train-labels-idx1-ubyte"
+    write(raw / f"{labels.name}.gz", gzip.compress(labels.read_bytes()))
+    labels.unlink()
+    (note,) = open_source(f"fashion-mnist:{tmp_path}").splits["train"]().findings
+    assert "is not compressed as published, though whole" in note.message
+
+
+def test_a_missing_part_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_food101(tmp_path, monkeypatch)
+    (tmp_path / "food-101/meta/test.json").unlink()
+    with pytest.raises(DataError, match=rf"food101: {tmp_path}/food-101/meta lacks test\.json: put it there"):
+        open_source(f"food101:{tmp_path}").splits["test"]()

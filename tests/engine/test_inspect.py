@@ -101,3 +101,13 @@ def test_findings_about_the_data_are_shown_too(tmp_path: Path) -> None:
 def test_without_validation_images_there_is_no_such_batch(pictures: Path) -> None:
     with pytest.raises(DataError, match="no validation images; type --split train"):
         inspected(pictures / "train", "val", val_split=0)
+
+
+@pytest.mark.parametrize("test", [{"test": 4}, {"test/unknown": 4}, {"test/cat": 0}])
+def test_a_test_split_without_labels_does_not_stop_it(tmp_path: Path, test: dict[str, int]) -> None:
+    data = draw(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 1} | test)
+    shown = inspected(data)
+    assert list(shown.values["counts"]) == ["train", "val"]
+    (finding,) = shown.findings
+    assert (finding.code, finding.severity) == ("test-without-labels", "note")
+    assert finding.message.startswith(f"{data}/test: ")

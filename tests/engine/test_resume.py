@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from counting import summarise
+from PIL import Image
 from small_runs import COLOURS, Killed, Run, draw, kill_in, of, run, same, started, tiny, warnings
 
 from imgcls import checkpoint
@@ -220,6 +221,22 @@ def test_a_hold_out_stays_as_it_was(tmp_path: Path) -> None:
     assert same(done.weights(), whole.weights())
     holdouts = [checkpoint.load(each.folder / "last.pt").holdout.tolist() for each in (whole, done)]
     assert holdouts[0] == holdouts[1] != []
+    contents = [checkpoint.load(each.folder / "last.pt").holdout_content.tolist() for each in (whole, done)]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == len(holdouts[0])
+
+
+def test_other_pictures_of_the_same_names_and_sizes_are_refused(tmp_path: Path) -> None:
+    """Uncompressed files: the fingerprint over names and sizes does not tell them apart."""
+    for root, seed in (("first", 0), ("second", 1)):
+        flat = draw(tmp_path / root, dict.fromkeys(COLOURS, 10), seed=seed)
+        for path in flat.rglob("*.png"):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(".bmp"))
+            path.unlink()
+    interrupted(tmp_path / "first", tmp_path / "cut", epochs=3)
+    with pytest.raises(DataError, match="images were added, removed or changed since"):
+        resumed(tmp_path / "second", tmp_path / "cut", epochs=3)
 
 
 # Other lengths --------------------------------------------------------------------------------------------------------

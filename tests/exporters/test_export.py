@@ -322,11 +322,12 @@ def test_a_link_is_followed_and_stays_a_link(best: Path, target: Path) -> None:
 
 def test_the_hold_out_travels_in_the_onnx_file(best: Path, target: Path) -> None:
     holdout = np.array([-(2**63), -1, 0, 2**62], dtype=np.int64)
-    loaded = dataclasses.replace(checkpoint.load(best), holdout=holdout)
+    loaded = dataclasses.replace(checkpoint.load(best), holdout=holdout, holdout_content=holdout[::-1].copy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporters warn about their own insides
         onnx.write(exportable(loaded, "uint8"), target)
     np.testing.assert_array_equal(load(str(target)).holdout, holdout)
+    np.testing.assert_array_equal(load(str(target)).holdout_content, holdout[::-1])
 
 
 @pytest.mark.parametrize("name", ["onx", "tflite"])

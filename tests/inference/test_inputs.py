@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from imgcls.errors import UsageError
 from imgcls.inference.inputs import expand, is_hidden, is_image_name, walk
 
 
@@ -51,6 +52,33 @@ def test_globs_are_expanded_where_the_shell_did_not(folder: Path) -> None:
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
     make(tmp_path, "cat[1].jpg", "cat1.jpg")
     assert below(tmp_path, expand([str(tmp_path / "cat[1].jpg")])) == ["cat[1].jpg"]
+
+
+def test_a_folder_of_a_pattern_may_hold_brackets(tmp_path: Path) -> None:
+    """What exists as it is written is no pattern: [1] would stand for 1."""
+    make(tmp_path, "set [1]/a.jpg", "set [1]/b/[2]/c.jpg", "set 1/d.jpg")
+    assert below(tmp_path, expand([f"{tmp_path}/set [1]/*.jpg"])) == ["set [1]/a.jpg"]
+    assert below(tmp_path, expand([f"{tmp_path}/set [1]/**/*.jpg"])) == ["set [1]/a.jpg", "set [1]/b/[2]/c.jpg"]
+    assert below(tmp_path, expand([f"{tmp_path}/set [1-9]/*.jpg"])) == ["set 1/d.jpg"]
+
+
+def test_a_pattern_for_folders_gives_what_is_in_them_as_in_a_shell(folder: Path) -> None:
+    assert below(folder, expand([f"{folder}/s*"])) == ["sub/c.webp", "sub/deep/d.tiff"]
+    assert below(folder, expand([f"{folder}/*"])) == ["a.PNG", "b.jpg", "notes.txt", "sub/c.webp", "sub/deep/d.tiff"]
+
+
+def test_what_file_servers_leave_behind_is_left_out_and_told(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "@eaDir/a.jpg/THUMB.jpg", "sub/@eaDir/x.jpg", "sub/#recycle/y.jpg", "sub/b.jpg")
+    for argument in (tmp_path, f"{tmp_path}/*", f"{tmp_path}/**/*.jpg"):
+        told: list[str] = []
+        assert below(tmp_path, expand([str(argument)], on_hidden=told.append)) == ["a.jpg", "sub/b.jpg"]
+        assert {"@eaDir", "sub/@eaDir", "sub/#recycle"} <= set(below(tmp_path, told))
+    assert below(tmp_path, expand([f"{tmp_path}/@eaDir"])) == ["@eaDir/a.jpg/THUMB.jpg"]
+
+
+def test_nul_bytes_without_the_option_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="-: standard input holds NUL bytes: type -0 if they end paths"):
+        list(expand(["-"], io.BytesIO(b"a.jpg\0b.jpg\0")))
 
 
 def test_standard_input_gives_one_path_per_line() -> None:
@@ -144,4 +172,6 @@ def test_image_names_are_known_by_their_extension() -> None:
 
 def test_other_names_are_no_images() -> None:
     assert not any(is_image_name(name) for name in ("a.gif", "a.txt", "jpg", "a.jpg.part", "dir/._a.jpg", ".jpg"))
-    assert [is_hidden(name) for name in (".git", "__MACOSX", "cats", "_cats")] == [True, True, False, False]
+    hidden = (".git", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+    assert all(map(is_hidden, hidden))
+    assert not any(map(is_hidden, ("cats", "_cats", "@home", "#1", "recycle", "snapshot", "System")))

@@ -126,6 +126,7 @@ def test_the_card_and_the_hold_out_come_back(network: Path) -> None:
     model = load(str(network))
     assert model.card == CARD
     np.testing.assert_array_equal(model.holdout, HOLDOUT)
+    assert model.holdout_content.shape == (0,), "a file of an older version"
 
 
 def test_predict_with_an_onnx_file_imports_no_torch(network: Path, pictures: list[Path]) -> None:
@@ -283,6 +284,8 @@ def test_a_card_that_is_not_its_networks_is_exit_4(
         {"imgcls.json": "[" * 100_000},
         {"imgcls.holdout": "AAAA"},
         {"imgcls.holdout": "ä"},
+        {"imgcls.holdout_content": "AAAAAAAAAAA="},
+        {"imgcls.holdout_content": "ä"},
     ],
     ids=lambda metadata: str(metadata)[:40],
 )
