@@ -49,6 +49,7 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
     Raises:
         DataError: no class folders where they should be, two folders for one split, or folders that may be either.
     """
+    root = root.rstrip(os.sep) or root  # as tab completion writes it
     folders, loose = _inside(root)
     notes: list[Finding] = []
     if len(folders) == 1 and not loose and not split_of(folders[0]) and folders[0] not in known:
@@ -88,6 +89,10 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
         outer, inner = os.path.split(path)
         if outer != root:
             notes.append(_looked_through(outer, inner))
+    if "val" in usable and "test" in usable and os.path.realpath(usable["val"]) == os.path.realpath(usable["test"]):
+        message = f"{usable['val']} and {usable['test']} are the same folder (a link)"
+        advice = "the best epoch is chosen on what is the test"
+        notes.append(Finding("test-is-validation", "warning", message, advice))
     for name, names in named.items():
         if name not in usable and name not in unusable:
             others += names  # empty

@@ -272,6 +272,15 @@ def test_a_class_or_split_that_is_a_link_to_another_is_refused(
         open_folder(str(root)).splits["train"]()
 
 
+def test_a_test_split_that_is_the_validation_split_is_said(tmp_path: Path) -> None:
+    root = draw_tree(tmp_path, both("train", "val"))
+    (root / "test").symlink_to("val")
+    source = open_folder(f"{root}/")
+    assert len(source.splits["test"]().images) == 4
+    (note,) = source.notes
+    assert (note.code, note.severity) == ("test-is-validation", "warning")
+
+
 def test_links_to_folders_elsewhere_are_fine_but_not_for_two_classes(tmp_path: Path) -> None:
     root = draw_tree(tmp_path / "set", both("train") | {"../pool/cats": 3, "../pool/more": 1})
     (root / "train/cat/pool").symlink_to(tmp_path / "pool/cats")
