@@ -317,11 +317,15 @@ def _doubt(folder: str, classes: Sequence[str], names: Sequence[str]) -> str | N
 
 
 def _or_type(folder: str, pair: Sequence[str], names: Sequence[str]) -> str:
-    """Return what to type for the larger one of two folders when it holds class folders."""
-    counts = {name: sum(path.startswith(name + os.sep) for path in names) for name in pair}
-    larger = max(pair, key=lambda name: counts[name])
-    has_folders = any(path.startswith(larger + os.sep) and path.count(os.sep) > 1 for path in names)
-    return f", or type --data {folder}/{larger}" if has_folders else ""
+    """Return what to type for the likelier training folder of two, the larger one, when it holds class folders."""
+
+    def likely(name: str) -> tuple[bool, int]:
+        called_so = any(split == "train" for _, split in _without_split(name))
+        return called_so, sum(path.startswith(name + os.sep) for path in names)
+
+    chosen = max(pair, key=likely)
+    has_folders = any(path.startswith(chosen + os.sep) and path.count(os.sep) > 1 for path in names)
+    return f", or type --data {folder}/{chosen}" if has_folders else ""
 
 
 def _without_split(name: str) -> list[tuple[str, str]]:

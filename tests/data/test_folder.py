@@ -152,7 +152,7 @@ def test_a_split_within_a_folder_of_its_name_is_looked_through(tmp_path: Path) -
     [
         (both("learn", "holdout"), "holdout/ and learn/ hold the same folders (cat/, dog/)"),
         (both("set/a", "set/b") | {"other": 1}, None),  # set holds folders of folders, and is one class
-        (both("seg_train", "seg_test") | {"seg_pred": 2}, "seg_test/ and seg_train/ look like splits"),
+        (both("seg_train", "seg_test") | {"seg_pred": 2}, "or type --data {}/seg_train (if they are classes"),
         ({"train2017": 2, "val2017": 2}, "train2017/ and val2017/ look like splits"),
         ({"cat/train": 1, "cat/test": 1, "dog/train": 1, "dog/test": 1}, "cat/ holds test/, train/: put the splits"),
         (both("pets/train") | {"more/a": 1}, "pets/ has train/ with class folders: type --data {}/pets"),
