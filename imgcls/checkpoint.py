@@ -20,7 +20,7 @@ import torch
 
 from imgcls import file_kind
 from imgcls.errors import CheckpointError, UsageError, missing_extra
-from imgcls.files import replacing
+from imgcls.files import at_hand, replacing
 from imgcls.registry import EXPORTERS
 from imgcls.schema import CARD_NAME, FORMAT, ModelCard, check_content, check_types
 
@@ -137,8 +137,11 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: not a checkpoint of this tool, damaged, of a newer version, or with NaN weights.
     """
     if not os.path.isfile(path):
+        inside = Path(path) / "best.pt"
+        near = str(inside) if inside.is_file() else at_hand(path, (".pt", ".onnx"))
+        hint = f" (did you mean '{near}'?)" if near else ""
         problem = "is a folder" if os.path.isdir(path) else "no such file"
-        raise UsageError(f"{path}: {problem}; name a checkpoint such as runs/…/best.pt")
+        raise UsageError(f"{path}: {problem}{hint}; name a checkpoint such as runs/…/best.pt")
     if (extension := Path(path).suffix[1:]) in EXPORTERS:
         raise CheckpointError(f"{path}: is an exported {extension} file; give the checkpoint it was made from")
     if (kind := _check_kind(path)) != "zip":

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from imgcls import habits
 from imgcls.errors import UsageError, nearest
 from imgcls.registry import ARCHITECTURES
 
@@ -260,7 +261,8 @@ def parse_device(text: str) -> tuple[str, int | None]:
     kinds = ("auto", "cpu", "cuda", "mps")
     kind, colon, number = text.partition(":")
     if kind not in kinds or (colon and not (kind == "cuda" and number.isdecimal())):
-        raise UsageError(f"--device {text}: not known{nearest(text, kinds)}; choose from: auto, cpu, cuda, cuda:N, mps")
+        hint = habits.value("--device", text, kinds)
+        raise UsageError(f"--device {text}: not known{hint}; choose from: auto, cpu, cuda, cuda:N, mps")
     return kind, int(number) if number else None
 
 
@@ -323,7 +325,9 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     known = {key(item): item for item, _ in settings(TrainConfig)}
     for name in values:
         if name not in known:
-            raise UsageError(f"unknown setting '{name}'{nearest(name, known)}")
+            meant = (habits.option(f"--{name}", [flag(item) for item in known.values()]) or "")[2:].replace("-", "_")
+            hint = f" (did you mean '{meant}'?)" if meant in known else nearest(name, known)
+            raise UsageError(f"unknown setting '{name}'{hint}")
     plain: dict[str, Any] = {
         known[name].name: None if value == "auto" and known[name].metadata["auto"] else value
         for name, value in values.items()
@@ -360,4 +364,4 @@ def _wrong_kind(item: Field[Any], hint: Any, value: Any) -> str:
 def _not_one_of(item: Field[Any], value: Any, words: tuple[str, ...]) -> str:
     all_words = [*(["auto"] if item.metadata["auto"] else []), *words]
     listed = ", ".join(all_words) if len(words) <= 8 else "the list in imgcls train --help"
-    return f"{flag(item)} {value}: not known{nearest(str(value), words)}; choose from: {listed}"
+    return f"{flag(item)} {value}: not known{habits.value(flag(item), str(value), words)}; choose from: {listed}"

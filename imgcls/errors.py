@@ -97,9 +97,15 @@ class Interrupted(BaseException):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `" (did you mean 'x'?)"` for the closest of `known`, or an empty string."""
+    match = closest(name, known, 0.5)
+    return f" (did you mean '{match}'?)" if match else ""
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the word of `known` that is most like `name`; None when none is, by difflib's measure of 0 to 1."""
     folded = {word.casefold(): word for word in known}
-    matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    return f" (did you mean '{folded[matches[0]]}'?)" if matches else ""
+    matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[matches[0]] if matches else None
 
 
 def counted(number: int, noun: str) -> str:

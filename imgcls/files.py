@@ -11,14 +11,31 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from imgcls.errors import UsageError, WriteError
+from imgcls.errors import UsageError, WriteError, closest
 from imgcls.registry import DATASETS
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of which it helps to know how much was to be written
+# What a file is, by the end of its name: an output is never written under the name of another kind. Names that are
+# not listed here say nothing, and take JSON and CSV (`--json "$(mktemp)"`).
+KINDS: dict[str, tuple[str, ...]] = {
+    "picture": (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg"),  # that we write, each as what it says
+    "JSON": (".json",),
+    "CSV": (".csv",),
+    "onnx": (".onnx",),
+    "torchscript": (".torchscript", ".ts"),
+    "pt2": (".pt2",),
+    "safetensors": (".safetensors",),
+    "checkpoint": (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".h5", ".keras", ".npy", ".npz"),
+    "image": (".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif"),
+    "other": (
+        *(".jsonl", ".tsv", ".yaml", ".yml", ".toml", ".md", ".html", ".py", ".ipynb", ".sh", ".xlsx"),
+        *(".zip", ".tar", ".gz", ".tgz"),
+    ),
+}
 
 
 @contextmanager
@@ -108,17 +125,27 @@ def check_folder(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def check_result(path: str | os.PathLike[str], flag: str, *, data: str | None = None, kept: Iterable[str] = ()) -> None:
+def check_result(
+    path: str | os.PathLike[str],
+    flag: str,
+    *,
+    data: str | None = None,
+    kept: Iterable[str] = (),
+    kind: str | None = None,
+) -> None:
     """Prove, before a long computation, that its result can be written to `path` and replaces none of its inputs.
+
+    Nor may it replace what is of another kind, or take its name; a device or a pipe may have any name.
 
     Args:
         path: a file.
         flag: the option that gave it, for the message.
         data: the user's data folder.
         kept: files that are read, or written under another option.
+        kind: of `KINDS`, what will be written; None: whatever it is called.
 
     Raises:
-        UsageError: it is inside the data folder, or one of `kept`.
+        UsageError: it is inside the data folder, one of `kept`, or of another kind.
         WriteError: it is a folder, or its own folder is missing or cannot be written.
     """
     if data is not None:
@@ -134,6 +161,37 @@ def check_result(path: str | os.PathLike[str], flag: str, *, data: str | None = 
             _probe(target.parent)
     except OSError as error:
         raise cannot_write(Path(path), error) from error
+    if kind is not None:
+        check_kind(path, flag, kind)
+
+
+def check_kind(path: str | os.PathLike[str], flag: str, kind: str) -> None:
+    """Refuse the name of another kind of file, and to replace one; a device or a pipe may have any name.
+
+    Args:
+        path: a file, or the name of one to be.
+        flag: the option that gave it, for the message.
+        kind: of `KINDS`.
+
+    Raises:
+        UsageError: with a name that would do.
+    """
+    path, target = Path(path), _target(path)
+    if os.path.exists(path) and not target.is_file():
+        return
+    endings, called = KINDS[kind], "a picture" if kind == "picture" else f"a {kind} file"
+    better = path.with_suffix(endings[0])
+    for name in (path, target):  # `target` is where a link leads
+        owner = next((owner for owner in KINDS if name.suffix.lower() in KINDS[owner]), None)
+        if owner not in (None, kind):
+            raise UsageError(f"{flag} {path}: {name.suffix} is no name for {called}; type {flag} {better}")
+    if kind == "picture" and path.suffix.lower() not in endings:
+        raise UsageError(f"{flag} {path}: a picture ends in {', '.join(endings)}; type {flag} {path}{endings[0]}")
+    if kind in ("JSON", "CSV") and target.is_file():
+        with explained(path), target.open("rb") as file:
+            binary = b"\0" in file.read(4096)
+        if binary:
+            raise UsageError(f"{flag} {path}: holds no text and would be lost; type {flag} {better}")
 
 
 def check_outside(path: str | os.PathLike[str], data: str, flag: str) -> None:
@@ -147,6 +205,31 @@ def check_outside(path: str | os.PathLike[str], data: str, flag: str) -> None:
     here, there = (os.path.join(os.path.realpath(place), "") for place in (path, folder))
     if os.path.isdir(folder) and here.startswith(there):
         raise UsageError(f"{flag} {path}: is inside --data {data}, where nothing is written; name another {flag}")
+
+
+def at_hand(path: str | os.PathLike[str], endings: tuple[str, ...] = ()) -> str | None:
+    """Return an existing path that a missing one may be a slip of, or None.
+
+    Args:
+        path: what does not exist; each of its folders may be misspelt.
+        endings: of the file that is sought; none: a folder is, and the answer ends in a slash.
+    """
+    parts = Path(path).parts
+    found = Path()
+    for number, part in enumerate(parts, start=1):
+        if (found / part).is_dir() or ((found / part).exists() and number == len(parts)):
+            found /= part
+            continue
+        names: list[str] = []
+        with suppress(OSError):
+            names = [entry.name for entry in os.scandir(found) if not entry.name.startswith(".")]
+        wants_file = endings and number == len(parts)
+        names = [name for name in names if (name.lower().endswith(endings) if wants_file else (found / name).is_dir())]
+        match = closest(part, names)
+        if match is None:
+            return None
+        found /= match
+    return str(found) if endings else f"{found}{os.sep}"
 
 
 def csv_line(cells: Iterable[object]) -> str:

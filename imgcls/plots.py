@@ -19,7 +19,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from imgcls.files import write_bytes
+from imgcls.files import KINDS, write_bytes
 from imgcls.schema import BinaryReport
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,15 +29,16 @@ WIDE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "Wen
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all.
+    """Write a figure as what the name says (PNG, JPEG, WebP, PDF, SVG; else PNG), whole or not at all.
 
     Raises:
         WriteError: the folder or disk refuses it.
     """
+    ending = os.path.splitext(path)[1].lower()
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure.savefig(content, format="png")
+        figure.savefig(content, format=ending[1:] if ending in KINDS["picture"] else "png")
     write_bytes(path, content.getvalue())
 
 

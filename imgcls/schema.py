@@ -179,7 +179,9 @@ class Prediction:
 
     @property
     def others(self) -> tuple[Score, ...]:
-        """The scores of `top` but the answer's own."""
+        """The scores of `top` but the answer's; below a threshold, but the likeliest, of `confidence`."""
+        if self.below_threshold:
+            return (self.top or ())[1:]
         return tuple(score for score in self.top or () if score.class_name != self.class_name)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ import typer
 from typer.core import TyperGroup
 
 import imgcls
+from imgcls import habits
 from imgcls.cli import evaluate, export, info, inspect_batch, predict, sample_data, signals, train
 from imgcls.cli.output import printable
 from imgcls.cli.values import PlainCommand, PlainValues
 from imgcls.errors import Exit, ImgclsError, Interrupted, nearest
+from imgcls.files import KINDS
 
 # typer carries its own click; the bases of its public BadParameter are the errors it raises for usage.
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
@@ -170,9 +173,50 @@ def _usage_sentence(error: Exception) -> str:
     sentence = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
     option = getattr(error, "option_name", None)
     if option and context is not None and sentence.startswith("No such option"):
-        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
-        sentence = f"{option}: no such option{nearest(option, known)}"
+        sentence = f"{option}: no such option{_meant_option(option, context)}"
     elif sentence.startswith("No such command"):
         name = sentence.split("'")[1] if "'" in sentence else ""
-        sentence = f"{name}: no such command{nearest(name, context.command.commands if context else ())}"
+        known = context.command.commands if context else ()
+        sentence = f"{name}: no such command{_did_you_mean(habits.COMMANDS.get(name.lower())) or nearest(name, known)}"
+    elif sentence == "Missing option '--data'" and context is not None:
+        return f"--data is missing: type {context.command_path} --data FOLDER"
+    elif context is not None and (match := re.fullmatch(r"Got unexpected extra argument\S* \((.*)\)", sentence)):
+        sentence = f"{match[1]}: belongs to no option{_meant_by_word(match[1].split(' ')[0], context)}"
     return f"{sentence}; type {context.command_path if context else 'imgcls'} --help"
+
+
+def _names(command: Any) -> list[str]:
+    return [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+
+
+def _did_you_mean(words: str | None) -> str:
+    return f" (did you mean '{words}'?)" if words else ""
+
+
+def _meant_option(option: str, context: Any) -> str:
+    """Return what to type in place of an option that a command has not."""
+    known = _names(context.command)
+    if hasattr(context.command, "commands"):  # typed before the command
+        owners = [name for name, command in context.command.commands.items() if option in _names(command)]
+        return f" here (did you mean 'imgcls {owners[0]} {option}'?)" if owners else nearest(option, known)
+    wanted = habits.option(option, known)
+    if wanted is None or wanted.startswith("-"):
+        return _did_you_mean(wanted) or nearest(option, [name for name in known if name.startswith("-")])
+    if habits.is_sentence(wanted):
+        return f" ({wanted})"
+    argument = next(parameter.metavar for parameter in context.command.params if wanted in parameter.opts)
+    return f" (did you mean '{context.command_path} {argument}', without an option?)"
+
+
+def _meant_by_word(word: str, context: Any) -> str:
+    """Return the option that a word without one belongs to: `train dataset/`, `evaluate best.pt`, `train epochs=5`."""
+    known = _names(context.command)
+    key, sign, value = word.partition("=")
+    if sign:
+        option = f"--{key.replace('_', '-')}"
+        return _did_you_mean(f"{option if option in known else habits.option(option, known) or option} {value}")
+    if word.lower() in ("true", "false", "yes", "no", "on", "off"):
+        return " (options such as --ema or --no-flip take no value)"
+    is_model = word.lower().endswith((*KINDS["checkpoint"], *KINDS["onnx"]))
+    option = "--ckpt" if is_model and "--ckpt" in known else "--data"
+    return _did_you_mean(f"{option} {word}" if option in known else None)

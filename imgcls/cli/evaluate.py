@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imgcls import habits
 from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_table, talk, write_json
-from imgcls.errors import UsageError, counted, nearest
+from imgcls.errors import UsageError, counted
 from imgcls.files import check_result
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ def evaluate(
     imgcls evaluate --data dataset/ --out report/ --predictions worst-first.csv
     """
     if split is not None and split not in SPLITS:
-        raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+        hint = habits.value("--split", split, SPLITS)
+        raise UsageError(f"--split {split}: not known{hint}; choose from: {', '.join(SPLITS)}")
     if json is not None and json != "-":
-        check_result(json, "--json", data=data, kept=[ckpt, *([predictions] if predictions else [])])
+        check_result(json, "--json", data=data, kept=[ckpt, *([predictions] if predictions else [])], kind="JSON")
     from imgcls.cli.progress import Progress
     from imgcls.engine.evaluate import measure
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imgcls.cli.options import JsonOption
+from imgcls.cli.options import JsonOption, complete_data
 from imgcls.cli.output import talk, write_json
 from imgcls.files import check_result
 from imgcls.registry import EXPORTERS
@@ -39,6 +39,7 @@ def export(
             "--data",
             metavar="FOLDER|NAME[:ROOT]",
             show_default="drawn images",
+            autocompletion=complete_data,
             help="Compare on images of this data set (at most 256 of its test, else validation images).",
         ),
     ] = None,
@@ -53,7 +54,7 @@ def export(
     imgcls export --ckpt best.pt --format onnx --data dataset/
     """
     if json is not None and json != "-":
-        check_result(json, "--json", data=data, kept=[ckpt, *([output] if output else [])])
+        check_result(json, "--json", data=data, kept=[ckpt, *([output] if output else [])], kind="JSON")
     from imgcls.cli.progress import Progress
     from imgcls.exporters.export import export as run
 

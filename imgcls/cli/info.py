@@ -32,7 +32,7 @@ def info(
     imgcls info best.pt
     """
     if json is not None and json != "-":
-        check_result(json, "--json", kept=[ckpt])
+        check_result(json, "--json", kept=[ckpt], kind="JSON")
     card, values, resumable = _read(ckpt)
     metrics = card.metrics
     validation = "none"

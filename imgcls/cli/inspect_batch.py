@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from imgcls import habits
 from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import printable, show_finding, show_table, talk, write_json
 from imgcls.config import DataConfig, from_dict
-from imgcls.errors import UsageError, nearest
+from imgcls.errors import UsageError
 from imgcls.files import check_result
 
 SPLITS = ("train", "val")
@@ -27,7 +28,10 @@ def inspect_batch(
         str, typer.Option("--split", metavar="|".join(SPLITS), help="Which images.", autocompletion=lambda: SPLITS)
     ] = "train",
     output: Annotated[
-        str | None, typer.Option("--output", metavar="FILE", show_default="none", help="Contact sheet (PNG).")
+        str | None,
+        typer.Option(
+            "--output", metavar="FILE", show_default="none", help="Contact sheet: .png, .jpg, .webp, .pdf or .svg."
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -36,12 +40,13 @@ def inspect_batch(
     imgcls inspect-batch --data dataset/ --output grid.png
     """
     if split not in SPLITS:
-        raise UsageError(f"--split {split}: not known{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+        hint = habits.value("--split", split, SPLITS)
+        raise UsageError(f"--split {split}: not known{hint}; choose from: {', '.join(SPLITS)}")
     config = from_dict(given).data
     if output is not None:
-        check_result(output, "--output", data=config.source)
+        check_result(output, "--output", data=config.source, kind="picture")
     if json is not None and json != "-":
-        check_result(json, "--json", data=config.source, kept=[output] if output else [])
+        check_result(json, "--json", data=config.source, kept=[output] if output else [], kind="JSON")
     from imgcls.engine.inspect import inspect
 
     inspection = inspect(config, split)

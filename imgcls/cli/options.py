@@ -6,8 +6,10 @@ user typed; everything else about an option (flag, help, bounds, words) comes fr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import Field
 from typing import Annotated, Any
@@ -19,8 +21,35 @@ from imgcls.registry import DATASETS
 
 Given = dict[str, Any]  # settings typed on the command line, by their JSON key
 
+
+def complete_data(incomplete: str) -> list[str]:
+    """Complete `--data`: data sets by name, and folders, each with a slash."""
+    above, start = os.path.split(incomplete)
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = sorted(entry.name for entry in os.scandir(above or os.curdir) if entry.is_dir())
+    folders = [
+        os.path.join(above, name, "")
+        for name in names
+        if name.startswith(start) and (start.startswith(".") or not name.startswith("."))
+    ]
+    found = [name for name in DATASETS if name.startswith(incomplete)] + folders
+    if found == folders and len(folders) == 1:
+        # The shell adds a blank to a single answer; with the folders in it one can go on typing.
+        with contextlib.suppress(OSError):
+            inner = sorted(entry.name for entry in os.scandir(folders[0]) if entry.is_dir())
+            found += [os.path.join(folders[0], name, "") for name in inner if not name.startswith(".")]
+    return found
+
+
 DataOption = Annotated[
-    str, typer.Option("--data", metavar="FOLDER|NAME[:ROOT]", help="Folder of images, or a data set by name.")
+    str,
+    typer.Option(
+        "--data",
+        metavar="FOLDER|NAME[:ROOT]",
+        help="Folder of images, or a data set by name.",
+        autocompletion=complete_data,
+    ),
 ]
 CkptOption = Annotated[
     str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train, or .onnx file of imgcls export.")
@@ -86,15 +115,17 @@ def _annotation(item: Field[Any], hint: Any) -> Any:
     numbers = "N" if int in (hint, *getattr(hint, "__args__", ())) else "X"
     kind = "TEXT" if str in (hint, *getattr(hint, "__args__", ())) else numbers
     metavar = "|".join(words) if words and kind != "N" else "|".join([kind, *words])
-    names = tuple(meta["known"] or ()) or words or (tuple(DATASETS) if flag == "--data" else ())
+    names = tuple(meta["known"] or ()) or words
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
     return Annotated[
         str | None,
         typer.Option(
             flag,
             metavar=metavar,
-            autocompletion=(lambda incomplete: [name for name in names if name.startswith(incomplete)])
-            if names
-            else None,
+            autocompletion=complete_data if flag == "--data" else complete if names else None,
             help=help_text,
             show_default=False,
         ),

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from imgcls import habits
 from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_finding, talk
-from imgcls.errors import Exit, UsageError, nearest
+from imgcls.errors import Exit, UsageError
 from imgcls.files import csv_line
 
 if TYPE_CHECKING:
     from imgcls.schema import ModelCard, Prediction
 
 FORMATS = ("text", "json", "jsonl", "csv")
+
+# How files begin that somebody might pipe in: images, documents, archives (checkpoints too); no list of paths does.
+NO_PATHS = re.compile(
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM.{4}\0\0\0\0|II\*\0|MM\0\*|....ftyp|%PDF-|PK\x03\x04"
+    rb"|\x1f\x8b|\x28\xb5\x2f\xfd|BZh\d1AY|P[1-7][ \n]\s*(#.*\n\s*)*\d+\s+\d+\s",
+    re.DOTALL,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +56,13 @@ def predict(
             min=0,
             max=1,
             show_default="none",
-            help="Two classes: answer the second from this probability on; more: no answer below it.",
+            help="Two classes: the answer is positive from this probability on; more: no answer below it.",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            "--positive", metavar="CLASS", show_default="the second", help="Two classes: the one to be found."
         ),
     ] = None,
     null: Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end with a NUL byte.")] = False,
@@ -60,9 +76,10 @@ def predict(
     imgcls predict cat.jpg --ckpt best.pt
     """
     if format not in FORMATS:
-        raise UsageError(f"--format {format}: not known{nearest(format, FORMATS)}; choose from: {', '.join(FORMATS)}")
+        hint = habits.value("--format", format, FORMATS)
+        raise UsageError(f"--format {format}: not known{hint}; choose from: {', '.join(FORMATS)}")
     from imgcls.inference.inputs import CONVERTIBLE, WAYS, expand
-    from imgcls.inference.model import load
+    from imgcls.inference.model import load, positive_index
     from imgcls.pixels.dim import finding
 
     ignored: Counter[str] = Counter()
@@ -70,7 +87,7 @@ def predict(
     empty: list[str] = []
     paths = expand(
         images,
-        sys.stdin.buffer if "-" in images else None,
+        _paths_on_stdin() if "-" in images else None,
         null,
         lambda path: ignored.update([os.path.splitext(path)[1].lower() or "no extension"]),
         empty.append,
@@ -84,7 +101,12 @@ def predict(
         )
         raise UsageError(f"{' '.join(printable(argument) for argument in images)}: {advice}")
     model = load(ckpt, device, amp)
+    classes = model.card.classes
+    index = 1 if positive is None else positive_index(classes, positive, ckpt)
     talk(described(ckpt, model.card))
+    if len(classes) == 2 and (threshold is not None or positive is not None):
+        cut = 0.5 if threshold is None else threshold
+        talk(f"{classes[index]} from probability {cut:g} on, else {classes[1 - index]}")
     if amp:
         talk("mixed precision: answers may differ slightly from float32")
     done = failed = 0
@@ -102,9 +124,14 @@ def predict(
             yield prediction
 
     predictions = model.predict(
-        itertools.chain([first], paths), top_k=top_k, threshold=threshold, batch_size=batch_size, workers=workers
+        itertools.chain([first], paths),
+        top_k=top_k,
+        threshold=threshold,
+        positive=positive,
+        batch_size=batch_size,
+        workers=workers,
     )
-    WRITERS[format](checked(predictions), min(top_k, len(model.card.classes)))
+    WRITERS[format](checked(predictions), min(top_k, len(classes)))
     if dim:
         show_finding(finding(dim, f"{done} images"))
     for argument in empty:
@@ -119,6 +146,16 @@ def predict(
         raise typer.Exit(Exit.SOME_FAILED)
 
 
+def _paths_on_stdin() -> BinaryIO:
+    """Return standard input, unless it brings a picture or an archive, whose bytes would be taken for paths."""
+    raw = sys.stdin.buffer
+    stdin = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
+    start = stdin.peek()
+    if NO_PATHS.match(start) or (b"\0" in start and re.search(rb"[\1-\10\16-\32]", start)):
+        raise UsageError("-: standard input brings the content of a file, not paths; type imgcls predict FILE")
+    return stdin
+
+
 def described(ckpt: str, card: ModelCard) -> str:
     """Return one sentence on where a model comes from and how good it is."""
     real = os.path.relpath(os.path.realpath(ckpt)) if os.path.islink(ckpt) else ""
@@ -130,12 +167,21 @@ def described(ckpt: str, card: ModelCard) -> str:
     return f"{ckpt}{f' -> {real}' if real else ''}: {card.arch}, epoch {card.epoch}, {accuracy}; {weights}"
 
 
+def _cells(prediction: Prediction, top_k: int) -> list[str]:
+    """Return path, class and confidence, and the pairs of `--top-k`, empty where there is none: 1 + 2 K cells.
+
+    The first pair is the answer; below a threshold it is the likeliest class's, with the name left out. The others
+    follow by probability, so that a column means the same in every row.
+    """
+    cells = [prediction.path, prediction.class_name or "", _number(prediction.confidence)]
+    for score in prediction.others[: top_k - 1]:
+        cells += [score.class_name, _number(score.confidence)]
+    return cells + [""] * (1 + 2 * top_k - len(cells))
+
+
 def _text(predictions: Iterable[Prediction], top_k: int) -> None:
     for prediction in predictions:
-        cells = [prediction.path, prediction.class_name or "", _number(prediction.confidence)]
-        for score in prediction.others if top_k > 1 else ():
-            cells += [score.class_name, _number(score.confidence)]
-        print("\t".join(printable(cell) for cell in cells), flush=True)
+        print("\t".join(printable(cell) for cell in _cells(prediction, top_k)), flush=True)
 
 
 def _jsonl(predictions: Iterable[Prediction], top_k: int) -> None:
@@ -155,10 +201,7 @@ def _csv(predictions: Iterable[Prediction], top_k: int) -> None:
     more = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("class", "confidence")]
     sys.stdout.write(csv_line(["path", "class", "confidence", *more, "error"]))
     for prediction in predictions:
-        scores = [cell for score in prediction.others for cell in (score.class_name, _number(score.confidence))]
-        scores = (scores + [""] * len(more))[: len(more)]
-        row = [prediction.path, prediction.class_name or "", _number(prediction.confidence), *scores]
-        sys.stdout.write(csv_line([*row, prediction.error or ""]))
+        sys.stdout.write(csv_line([*_cells(prediction, top_k), prediction.error or ""]))
         sys.stdout.flush()
 
 

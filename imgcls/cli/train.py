@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import os
 import shlex
@@ -12,8 +13,9 @@ import typer
 
 from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import interval, percent, talk, warn, write_json
-from imgcls.config import TrainConfig, from_dict
+from imgcls.config import TrainConfig, from_dict, to_dict
 from imgcls.errors import Interrupted, UsageError
+from imgcls.files import KINDS, check_kind, check_result
 
 if TYPE_CHECKING:
     from imgcls.distributed import World
@@ -41,6 +43,8 @@ def train(
     imgcls train --data dataset/ --arch resnet18 --epochs 20
     """
     settings = from_dict(_stored(config, given) | given)
+    if json is not None and json != "-":
+        _check_summary(json, settings, config)
     from imgcls.cli.progress import Progress
     from imgcls.distributed import world_from_environment
     from imgcls.engine.train import train as run
@@ -70,6 +74,16 @@ def _program(world: World) -> str:
         return "imgcls"
     processes = f"--standalone --nproc-per-node {world.size}" if world.size == world.local_size else "…"
     return f"torchrun {processes} -m imgcls"
+
+
+def _check_summary(json: str, settings: TrainConfig, config: str | None) -> None:
+    """Prove that the summary can be written; the run folder, where it may go too, is made later."""
+    check_kind(json, "--json", "JSON")
+    if settings.out and os.path.realpath(os.path.dirname(json)) == os.path.realpath(settings.out):
+        if os.path.basename(json) == "config.json":
+            raise UsageError(f"--json {json}: is the run's own; name another file")
+        return
+    check_result(json, "--json", data=settings.data.source, kept=[config] if config else [])
 
 
 def summary(finished: Finished) -> dict[str, Any]:
@@ -141,7 +155,9 @@ def _stored(config: str | None, given: Given) -> dict[str, Any]:
             return {}
     elif config is not None:
         path = Path(config)
-        if not os.path.isfile(path):
+        if os.path.isdir(path):
+            raise UsageError(f"--config {config}: is a folder; {_config_to_type(path)}")
+        if not os.path.exists(path):
             raise UsageError(f"--config {config}: no such file; give a config.json")
     else:
         return {}
@@ -149,5 +165,37 @@ def _stored(config: str | None, given: Given) -> dict[str, Any]:
         values = json_module.loads(path.read_text(encoding="utf-8"))
         stored = dict(values.get("config", values))
     except (OSError, ValueError, AttributeError, TypeError) as error:
+        if config is not None and (met := _no_config(path)):
+            raise UsageError(f"--config {config}: {met}") from error
         raise UsageError(f"{path}: not a config.json ({error}); repair or remove it") from error
+    if config is not None and not stored.keys() & to_dict(TrainConfig()).keys():
+        raise UsageError(f"--config {config}: JSON without any setting of train; {_config_to_type(path.parent)}")
     return {name: value for name, value in stored.items() if name not in NOT_REPEATED}
+
+
+def _no_config(path: Path) -> str | None:
+    """Say what was given in place of a config.json, and what to type; None when it is a damaged one."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(2**16)
+    except OSError:
+        return None
+    try_this = _config_to_type(Path(os.path.realpath(path)).parent)
+    if path.suffix.lower() in (*KINDS["checkpoint"], *KINDS["onnx"]):
+        return f"a checkpoint, not settings; {try_this}, or see its settings: imgcls info {shlex.quote(str(path))}"
+    if b"\0" in content:
+        return f"a binary file, not settings; {try_this}"
+    lines = content.decode("utf-8", "replace").strip().splitlines()
+    with contextlib.suppress(ValueError):
+        if len(lines) > 1 and isinstance(json_module.loads(lines[0]), dict):
+            return f"one JSON value per line, as metrics.jsonl has, not settings; {try_this}"
+    if lines and not lines[0].lstrip().startswith(("{", "[")):
+        kind = {".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}.get(path.suffix.lower(), "text")
+        return f'{kind}, and settings are JSON, such as {{"arch": "resnet18", "epochs": 5}}; {try_this}'
+    return None
+
+
+def _config_to_type(folder: Path) -> str:
+    """Name the config.json of a run folder, or else the place where one would be."""
+    settings = folder / "config.json"
+    return f"type --config {shlex.quote(os.path.relpath(settings)) if settings.is_file() else 'runs/…/config.json'}"

@@ -111,14 +111,6 @@ def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
     return replace(listing, labels=labels, classes=classes, findings=findings)
 
 
-def same_name(name: str, classes: Sequence[str]) -> str | None:
-    """Return the one of `classes` that is called `name`, if need be in another Unicode form; None: no such class."""
-    if name in classes:
-        return name
-    alike = [known for known in classes if normal(known) == normal(name)]
-    return alike[0] if len(alike) == 1 else None
-
-
 def normal(name: str) -> str:
     """Return a name's composed Unicode form: macOS hands out decomposed ones, which look the same."""
     return unicodedata.normalize("NFC", name)

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from imgcls import habits
 from imgcls.data import draws
 from imgcls.data.folder import open_folder
 from imgcls.data.listing import Listing, Source, folded, match, normal
-from imgcls.errors import DataError, UsageError, nearest
+from imgcls.errors import DataError, UsageError
+from imgcls.files import at_hand
 from imgcls.registry import DATASETS, resolve
 from imgcls.schema import Finding
 
@@ -78,9 +80,9 @@ def open_source(text: str, known: Sequence[str] = ()) -> Source:
         return opened
     if os.path.exists(text):
         raise UsageError(f"--data {text}: is a file; give the folder that holds the class folders")
-    raise UsageError(
-        f"--data {text}: no such folder or data set{nearest(text, DATASETS)}; names: {', '.join(DATASETS)}"
-    )
+    near = at_hand(text)
+    hint = f" (did you mean '{near}'?)" if near else habits.value("--data", text, DATASETS)
+    raise UsageError(f"--data {text}: no such folder or data set{hint}; names: {', '.join(DATASETS)}")
 
 
 def for_training(

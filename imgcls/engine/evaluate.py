@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls import files
-from imgcls.data.listing import Listing, same_name
+from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches, choose_workers, moved
 from imgcls.data.splits import for_evaluation, limited
 from imgcls.distributed import World
@@ -27,8 +27,9 @@ from imgcls.engine.backend import open_model
 from imgcls.engine.metrics import TOP, binary, summarise, with_pairs
 from imgcls.engine.origin import findings, origin, seen_in_training
 from imgcls.engine.outcomes import Rows, rows, write_folder, write_predictions
-from imgcls.errors import CheckpointError, UsageError, counted, nearest
+from imgcls.errors import CheckpointError, UsageError, counted
 from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
+from imgcls.inference.model import positive_index
 from imgcls.pixels import dim
 from imgcls.schema import EvalReport, ModelCard, Preprocess
 
@@ -123,7 +124,7 @@ def measure(
     if out is not None:
         files.check_outside(out, data, "--out")
     if predictions is not None:
-        files.check_result(predictions, "--predictions", data=data, kept=[ckpt])
+        files.check_result(predictions, "--predictions", data=data, kept=[ckpt], kind="CSV")
     opened = open_model(ckpt, device, amp)
     card = opened.card
     chosen_class = _positive(card.classes, ckpt, positive, threshold)
@@ -178,13 +179,7 @@ def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: 
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold {threshold}: is no probability; give 0 to 1")
     if len(classes) == 2:
-        name = name and (same_name(name, classes) or name)  # typed in the other Unicode form
-        if name is not None and name not in classes:
-            raise UsageError(
-                f"--positive {name}: {ckpt} has no such class{nearest(name, classes)}; "
-                f"choose from: {', '.join(classes)}"
-            )
-        return 1 if name is None else classes.index(name)
+        return 1 if name is None else positive_index(classes, name, ckpt)
     flag = "--positive" if name is not None else "--threshold"
     if name is not None or threshold is not None:
         raise UsageError(f"{flag} is for two classes, and {ckpt} has {len(classes)}; drop {flag}")

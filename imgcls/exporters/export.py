@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgcls import checkpoint, files
+from imgcls import checkpoint, files, habits
 from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
 from imgcls.engine.evaluate import silent
-from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, nearest
+from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError
 from imgcls.events import Report, Said
 from imgcls.exporters.model import INPUTS, Exportable, exportable
 from imgcls.exporters.verify import BATCHES, answers
@@ -74,8 +74,8 @@ def export(
     data = None if data is None else os.fspath(data)
     target = _target(ckpt, format, output, input)
     loaded = checkpoint.load(ckpt)
-    for path in (target, *([f"{target}.json"] if format == "safetensors" else [])):
-        files.check_result(path, "--output", data=data, kept=[ckpt])
+    for path, kind in ((target, format), *([(f"{target}.json", "JSON")] if format == "safetensors" else [])):
+        files.check_result(path, "--output", data=data, kept=[ckpt], kind=kind)
     images, where = comparison_images(data, loaded.card.preprocess)
     model = exportable(loaded, input)
     report(Said(f"writing {target} ({format}, {loaded.card.arch})"))
@@ -107,7 +107,9 @@ def _target(ckpt: str, format: str, output: str | None, input: str) -> str:
     """Check what was typed, and return the path to write."""
     for flag, value, known in (("--format", format, EXPORTERS), ("--input", input, INPUTS)):
         if value not in known:
-            raise UsageError(f"{flag} {value}: not known{nearest(value, known)}; choose from: {', '.join(known)}")
+            raise UsageError(
+                f"{flag} {value}: not known{habits.value(flag, value, known)}; choose from: {', '.join(known)}"
+            )
     if format == "safetensors" and input != "uint8":
         raise UsageError(f"--input {input}: safetensors holds weights and no network; drop --input")
     target = output or f"{os.path.splitext(ckpt)[0]}.{format}"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from imgcls.config import check_number
-from imgcls.errors import CheckpointError, ImageError, UsageError
+from imgcls.errors import CheckpointError, ImageError, UsageError, nearest
+from imgcls.files import at_hand
 from imgcls.inference.inputs import WAYS, expand
 from imgcls.inference.pool import Decoded, Picture, decoded
 from imgcls.machine import available_cpus
@@ -54,6 +56,7 @@ class Model:
         *,
         top_k: int = 1,
         threshold: float | None = None,
+        positive: str | None = None,
         batch_size: int = BATCH,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
@@ -63,13 +66,16 @@ class Model:
             images: the path of a file, a PIL image, or an array uint8 [height, width, 3] in RGB or [height, width] in
                 grey; or an iterable of these, read lazily, in which None asks for the answers to what came before it.
             top_k: how many classes `Prediction.top` lists.
-            threshold: two classes: the second one is the answer from this probability on; more classes: below
+            threshold: two classes: the positive one is the answer from this probability on; more classes: below
                 it there is no answer (`below_threshold`).
+            positive: of two classes, the one that `threshold` is about, from 0.5 on unless that says otherwise; None:
+                the second.
             batch_size: images per forward pass.
             workers: decoding threads; None: the CPUs this process may use, at most 8.
 
         Raises:
-            UsageError: an option out of its bounds, or something that is no image at all.
+            UsageError: an option out of its bounds, something that is no image at all, or a `positive` that is no class
+                or one of more than two.
             CheckpointError: the network gives NaN or infinite logits.
         """
         check_number("--top-k", top_k, int, low=1)
@@ -79,20 +85,25 @@ class Model:
         if workers is None:
             workers = min(8, available_cpus())
         check_number("--workers", workers, int, low=0)
-        return self._predictions([images] if _is_one(images) else images, top_k, threshold, batch_size, workers)
+        index = 1 if positive is None else positive_index(self.card.classes, positive)
+        threshold = 0.5 if positive is not None and threshold is None else threshold
+        images = [images] if _is_one(images) else images
+        return self._predictions(images, top_k, threshold, index, batch_size, workers)
 
     def _predictions(
-        self, images: Any, top_k: int, threshold: float | None, batch_size: int, workers: int
+        self, images: Any, top_k: int, threshold: float | None, positive: int, batch_size: int, workers: int
     ) -> Iterator[Prediction]:
         batch: list[Decoded] = []
         for item in itertools.chain(decoded(images, self.card.preprocess, workers), [None]):
             if item is not None:
                 batch.append(item)
             if item is None or len(batch) == batch_size:
-                yield from self._answers(batch, top_k, threshold)
+                yield from self._answers(batch, top_k, threshold, positive)
                 batch = []
 
-    def _answers(self, batch: list[Decoded], top_k: int, threshold: float | None) -> Iterator[Prediction]:
+    def _answers(
+        self, batch: list[Decoded], top_k: int, threshold: float | None, positive: int
+    ) -> Iterator[Prediction]:
         images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
         frames = np.stack(images) if images else np.empty((0, 1, 1, 3), dtype=np.uint8)
         black = iter(nearly_black(frames, self.card.preprocess))
@@ -104,22 +115,38 @@ class Model:
             if isinstance(pixels, ImageError):
                 yield Prediction(path=path, error=str(pixels))
             else:
-                answer = self._answer(path, next(rows), top_k, threshold)
+                answer = self._answer(path, next(rows), top_k, threshold, positive)
                 yield replace(answer, dim=True) if next(black) and is_deep(path) else answer
 
     def _answer(
-        self, path: str, probabilities: npt.NDArray[np.float64], top_k: int, threshold: float | None
+        self, path: str, probabilities: npt.NDArray[np.float64], top_k: int, threshold: float | None, positive: int
     ) -> Prediction:
         classes = self.card.classes
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         top = tuple(Score(classes[index], float(probabilities[index])) for index in order)
         best = int(order[0])
         if threshold is not None and len(classes) == 2:
-            best = int(probabilities[1] >= threshold)
+            best = positive if probabilities[positive] >= threshold else 1 - positive
         confidence = float(probabilities[best])
         if threshold is not None and len(classes) > 2 and confidence < threshold:
             return Prediction(path=path, confidence=confidence, top=top, below_threshold=True)
         return Prediction(path=path, class_name=classes[best], confidence=confidence, top=top)
+
+
+def positive_index(classes: Sequence[str], name: str, model: str = "the model") -> int:
+    """Return the index of the positive of two classes.
+
+    Raises:
+        UsageError: there is no such class, or there are more than two.
+    """
+    if len(classes) != 2:
+        raise UsageError(f"--positive is for two classes, and {model} has {len(classes)}; drop --positive")
+    forms = [unicodedata.normalize("NFC", known) for known in classes]  # what was typed may be in another one
+    if name not in classes and unicodedata.normalize("NFC", name) not in forms:
+        raise UsageError(
+            f"--positive {name}: {model} has no such class{nearest(name, classes)}; choose from: {', '.join(classes)}"
+        )
+    return classes.index(name) if name in classes else forms.index(unicodedata.normalize("NFC", name))
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:
@@ -186,7 +213,9 @@ def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bo
     """
     path = os.fspath(path)
     if not os.path.exists(path):
-        raise UsageError(f"--ckpt {path}: no such file; train first, or name a checkpoint")
+        near = at_hand(path, (".pt", ".onnx"))
+        hint = f" (did you mean '{near}'?)" if near else ""
+        raise UsageError(f"--ckpt {path}: no such file{hint}; train first, or name a checkpoint")
     model: Model = resolve(backend(path))(path, device, amp)
     return model
 
