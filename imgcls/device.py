@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from imgcls.config import parse_device
-from imgcls.errors import UsageError
+from imgcls.errors import UsageError, counted
 from imgcls.machine import free_memory
 from imgcls.schema import Choice
 
@@ -38,18 +38,18 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
         number = local_rank if index is None else index
         if number >= count > 0 and index is None:
             raise UsageError(
-                f"--device {asked}: process {number + 1} on this machine finds only {count} CUDA devices; "
+                f"--device {asked}: process {number + 1} on this machine finds only {counted(count, 'CUDA device')}; "
                 f"start at most {count} processes per machine"
             )
         if number >= count:
-            raise UsageError(f"--device {asked}: this machine has {count} CUDA devices; type --device auto")
+            raise UsageError(f"--device {asked}: this machine has {counted(count, 'CUDA device')}; type --device auto")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)  # else pinning and the first collective would use cuda:0
         memory = torch.cuda.get_device_properties(device).total_memory >> 30
         return device, Choice("device", f"{device} ({torch.cuda.get_device_name(device)}, {memory} GiB)", why)
     if kind == "mps" and not has_mps:
         raise UsageError(f"--device {asked}: this machine has no Apple GPU; type --device auto")
-    label = f"cpu ({torch.get_num_threads()} threads)" if kind == "cpu" else kind
+    label = f"cpu ({counted(torch.get_num_threads(), 'thread')})" if kind == "cpu" else kind
     return torch.device(kind), Choice("device", label, why)
 
 

@@ -214,8 +214,7 @@ def at_hand(path: str | os.PathLike[str], endings: tuple[str, ...] = ()) -> str 
         path: what does not exist; each of its folders may be misspelt.
         endings: of the file that is sought; none: a folder is, and the answer ends in a slash.
     """
-    parts = Path(path).parts
-    found = Path()
+    parts, found = Path(path).parts, Path()
     for number, part in enumerate(parts, start=1):
         if (found / part).is_dir() or ((found / part).exists() and number == len(parts)):
             found /= part

@@ -135,7 +135,8 @@ class ModelCard:
         if values["format"] > FORMAT:
             raise ValueError(f"written by imgcls {values['imgcls_version']}, which is newer: update imgcls")
         check_types(values, CARD_TYPES)
-        check_types({"versions": {}, "command_line": []} | values["run"], {"versions": dict, "command_line": list})
+        run: dict[str, Any] = {"versions": {}, "command_line": [], "resumed_by": [], "resolved": {}}
+        check_types(run | values["run"], {name: type(value) for name, value in run.items()})
         if not values["classes"] or not all(isinstance(name, str) for name in values["classes"]):
             raise TypeError("classes are no names")
         if len(set(values["classes"])) != len(values["classes"]):

@@ -319,3 +319,90 @@ def test_a_row_of_csv_comes_back_whatever_is_in_it() -> None:
     cells = ["a,b", 'say "x"', "two\nlines", "car\rriage", "", "ä"]
     assert next(csv.reader(io.StringIO(files.csv_line(cells), newline=""))) == cells
     assert files.csv_line(["a", 1]) == "a,1\n"
+
+
+# Names of other kinds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "problem"),
+    [
+        ("picture", "my.pt", ".pt is no name for a picture; type --x {}/my.png"),
+        ("picture", "photo.GIF", ".GIF is no name for a picture; type --x {}/photo.png"),
+        ("picture", "grid", "a picture ends in .png, .jpg, .jpeg, .webp, .pdf, .svg; type --x {}/grid.png"),
+        ("picture", "grid.txt", "a picture ends in .png, .jpg, .jpeg, .webp, .pdf, .svg; type --x {}/grid.txt.png"),
+        ("JSON", "best.pt", ".pt is no name for a JSON file; type --x {}/best.json"),
+        ("JSON", "cat.JPG", ".JPG is no name for a JSON file; type --x {}/cat.json"),
+        ("JSON", "metrics.jsonl", ".jsonl is no name for a JSON file; type --x {}/metrics.json"),
+        ("CSV", "model.onnx", ".onnx is no name for a CSV file; type --x {}/model.csv"),
+        ("CSV", "report.json", ".json is no name for a CSV file; type --x {}/report.csv"),
+        ("onnx", "model.png", ".png is no name for a onnx file; type --x {}/model.onnx"),
+        ("JSON", "checkpoint", "holds no text and would be lost; type --x {}/checkpoint.json"),
+        ("CSV", "link", ".pt is no name for a CSV file; type --x {}/link.csv"),
+    ],
+)
+def test_nothing_is_written_under_the_name_of_another_kind_nor_over_one(
+    tmp_path: Path, kind: str, name: str, problem: str
+) -> None:
+    (tmp_path / "checkpoint").write_bytes(b"PK\x03\x04\0\0")
+    (tmp_path / "link").symlink_to("best.pt")
+    with pytest.raises(UsageError) as caught:
+        files.check_result(tmp_path / name, "--x", kind=kind)
+    assert str(caught.value) == f"--x {tmp_path / name}: {problem.format(tmp_path)}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("picture", f"grid{ending}") for ending in (".png", ".PNG", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")),
+        *(("JSON", name) for name in ("a.json", "a", "a.txt", "a.log", "tmp.aB3x", "old", "empty", "text")),
+        *(("CSV", name) for name in ("a.csv", "a", "a.txt", "old")),
+        *(("onnx", name) for name in ("a.onnx", "old")),
+    ],
+)
+def test_its_own_name_or_one_that_says_nothing_is_taken(tmp_path: Path, kind: str, name: str) -> None:
+    """`--json "$(mktemp)"` is an empty file of any name."""
+    (tmp_path / "old").write_text('{"older": true}')
+    (tmp_path / "text").write_text("a text")
+    (tmp_path / "empty").touch()
+    files.check_result(tmp_path / name, "--x", kind=kind)
+
+
+def test_a_device_or_a_pipe_has_any_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.pt")
+    for kind in files.KINDS:
+        files.check_result(tmp_path / "fifo.pt", "--x", kind=kind)
+        files.check_result("/dev/null", "--x", kind=kind)
+
+
+# Slips ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "endings", "meant"),
+    [
+        ("datset", (), "dataset/"),
+        ("Dataset/", (), "dataset/"),
+        ("dataset/trian", (), "dataset/train/"),
+        ("dtaset/train/", (), "dataset/train/"),
+        ("./datset", (), "dataset/"),
+        ("dataset/zebra", (), None),
+        ("nowhere", (), None),
+        ("runs/a/bset.pt", (".pt", ".onnx"), "runs/a/best.pt"),
+        ("run/a/best.pt", (".pt", ".onnx"), "runs/a/best.pt"),
+        ("runs/a/best.onx", (".onnx",), "runs/a/best.onnx"),
+        ("runs/a/note.pt", (".pt",), None),
+        ("", (), None),
+    ],
+)
+def test_what_a_missing_path_may_be_a_slip_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, endings: tuple[str, ...], meant: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("dataset/train", "dataset/val", "runs/a", ".datset"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("best.pt", "best.onnx", "note.txt"):
+        (tmp_path / "runs/a" / name).touch()
+    assert files.at_hand(typed, endings) == meant
+    if meant and typed != "./datset":
+        assert files.at_hand(tmp_path / typed, endings) == str(tmp_path / meant) + ("/" if meant.endswith("/") else "")

@@ -9,6 +9,7 @@ import typer
 
 from imgcls.cli.options import JsonOption, complete_data
 from imgcls.cli.output import talk, write_json
+from imgcls.errors import counted
 from imgcls.files import check_result
 from imgcls.registry import EXPORTERS
 
@@ -64,9 +65,9 @@ def export(
     if done.format == "safetensors":
         say(f"{done.path}.json: class names and preprocessing, as in the file's header")
     hint = "" if data else "; --data compares your own"
-    sizes = ", ".join(map(str, done.batch_sizes))
+    images, sizes = counted(done.images, "image"), ", ".join(map(str, done.batch_sizes))
     say(
-        f"agrees with the checkpoint on {done.images} images ({done.compared}{hint}) at batch sizes {sizes}: "
+        f"agrees with the checkpoint on {images} ({done.compared}{hint}) at batch sizes {sizes}: "
         f"largest difference {done.probability_difference:.2g} in probability"
     )
     if json is not None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.options import JsonOption
-from imgcls.cli.output import interval, percent, printable, talk, write_json
+from imgcls.cli.output import interval, number, percent, show_facts, write_json
+from imgcls.errors import counted
 from imgcls.files import check_result
 from imgcls.registry import BACKENDS
 
@@ -37,10 +38,11 @@ def info(
     metrics = card.metrics
     validation = "none"
     if metrics:
-        kind = "held-out images" if metrics["held_out"] else "images"
+        kind = "held-out image" if metrics["held_out"] else "image"
         accuracy = f"{percent(metrics['accuracy'])} ({interval(metrics['accuracy_interval'])})"
-        validation = f"{accuracy} on {metrics['images']} {kind}, loss {metrics['loss']:.4f}"
+        validation = f"{accuracy} on {counted(metrics['images'], kind)}, loss {metrics['loss']:.4f}"
     options = ", ".join(f"{name} {value}" for name, value in card.arch_options.items() if value is not None)
+    decided = "; ".join(f"{name} {number(value)}" for name, value in card.run.get("resolved", {}).items())
     rows = {
         "architecture": f"{card.arch} ({options})" + ("" if values is None else f", {values:,} values"),
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}",
@@ -50,12 +52,13 @@ def info(
         "weights from": f"{card.pretrained.used or 'scratch'} ({card.pretrained.reason})",
         "data": f"{card.config.get('data')}, fingerprint {card.data_fingerprint}",
         "settings": shlex.join(f"{name}={value}" for name, value in card.config.items()),
+        **({"decided": decided} if decided else {}),
         "command line": shlex.join(str(word) for word in card.run.get("command_line", [])),
+        **({"resumed by": shlex.join(map(str, resumed))} if (resumed := card.run.get("resumed_by")) else {}),
         "written by": ", ".join(f"{name} {version}" for name, version in card.run.get("versions", {}).items()),
         "resumable": "yes" if resumable else "no",
     }
-    for name, text in rows.items():
-        (talk if json == "-" else print)(f"{name:<15}{printable(text)}")
+    show_facts(rows.items(), 15, to_stderr=json == "-")
     if json is not None:
         write_json(card.to_dict() | {"values": values, "resumable": resumable}, json)
 

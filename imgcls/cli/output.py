@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from imgcls.files import write_text
 
@@ -17,9 +19,51 @@ if TYPE_CHECKING:
 DANGEROUS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
 
 
+COMMAND_LINES = ("command line", "resumed by")
+
+
 def talk(text: str) -> None:
     """Say something to the user on stderr, on one line."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """Return how wide the terminal behind a stream is; None where there is none."""
+    if not stream.isatty():
+        return None
+    with contextlib.suppress(OSError, ValueError):  # of no file, or COLUMNS is no number
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(stream.fileno()).columns) or 80
+    return 80
+
+
+def wrapped(text: str, columns: int, indent: int) -> str:
+    """Break a text between words, so that what follows the first line stands under `indent`."""
+    from rich.cells import cell_len
+
+    lines, used = [""], 0
+    for word in text.split(" "):
+        if used and used + 1 + cell_len(word) > columns:
+            lines.append(" " * indent)
+            used = indent
+        elif used:
+            lines[-1] += " "
+            used += 1
+        lines[-1] += word
+        used += cell_len(word)
+    return "\n".join(lines)
+
+
+def show_facts(facts: Iterable[tuple[str, str]], indent: int, to_stderr: bool = False) -> None:
+    """Print names, and beside them what there is to say; on a terminal the words stay in their column.
+
+    A command line stays one line, because somebody may want to copy it.
+    """
+    stream = sys.stderr if to_stderr else sys.stdout
+    columns = columns_of(stream)
+    for name, text in facts:
+        line = f"{name:<{indent}}{printable(text)}"
+        whole = columns is None or name in COMMAND_LINES
+        print(line if whole else wrapped(line, columns or 0, indent), file=stream, flush=True)
 
 
 def warn(text: str) -> None:
@@ -84,6 +128,11 @@ def printable(text: str) -> str:
     letters that this Python does not know yet stay.
     """
     return DANGEROUS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def number(value: Any) -> str:
+    """Format what was decided: a fraction with four digits that count."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def percent(share: float | None) -> str:

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from imgcls.cli import signals
-from imgcls.cli.output import percent, show_finding, talk, warn
+from imgcls.cli.output import columns_of, number, percent, show_facts, show_finding, talk, warn
 from imgcls.events import EpochEnded, Event, Found, Said, Started, Stepped
 
 LINE_SECONDS = 30.0  # between progress lines when there is no terminal
+BAR_FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"  # tqdm's own leaves no room in 80 columns
 
 
 class Progress:
@@ -40,7 +41,8 @@ class Progress:
         elif isinstance(event, Said):
             (warn if event.warning else talk)(event.text)
         elif isinstance(event, EpochEnded):
-            talk(epoch_line(event))
+            for line in epoch_lines(event, columns_of(sys.stderr)):
+                talk(line)
 
     def close(self) -> None:
         """Remove the open bar."""
@@ -52,8 +54,8 @@ class Progress:
         if not sys.stderr.isatty():
             if time.monotonic() - self._last_line > LINE_SECONDS:
                 self._last_line = time.monotonic()
-                loss = "" if event.loss is None else f"  loss {event.loss:.4f}"
-                rate = f"{event.images_per_second:.0f} images/s"
+                loss = "" if event.loss is None else f"  loss {_loss(event.loss)}"
+                rate = _rate(event.images_per_second)
                 talk(f"  {_name(event)} batch {event.batch}/{event.batches}{loss}  {rate}")
             return
         if self._phase != (event.epoch, event.phase):
@@ -61,31 +63,56 @@ class Progress:
 
             self.close()
             self._phase = (event.epoch, event.phase)
-            self._bar = tqdm(total=event.batches, desc=_name(event), unit="batch", leave=False, dynamic_ncols=True)
-        self._bar.set_postfix_str(
-            f"{'' if event.loss is None else f'loss {event.loss:.4f}, '}{event.images_per_second:.0f} images/s"
-        )
+            self._bar = tqdm(
+                total=event.batches,
+                desc=_name(event),
+                leave=False,
+                dynamic_ncols=True,
+                bar_format=BAR_FORMAT,
+                mininterval=0,  # `REPORT_SECONDS` says how often
+            )
+        loss = "" if event.loss is None else f"loss {_loss(event.loss)}, "
+        self._bar.set_postfix_str(f"{loss}{_rate(event.images_per_second)}", refresh=False)
         self._bar.update(event.batch - self._bar.n)
 
 
-def epoch_line(event: EpochEnded) -> str:
-    """Return the one line of an epoch."""
+def epoch_lines(event: EpochEnded, columns: int | None = None) -> list[str]:
+    """Return what is said of an epoch: one line, or two where a terminal is too narrow for one.
+
+    The numbers keep their widths, so that those of all epochs stand under each other.
+    """
     row = event.metrics
-    parts = [
-        f"epoch {row['epoch']}/{event.epochs}",
-        f"train loss {row['train_loss']:.4f}" + _accuracy(row["train_acc"]),
-        *([] if row["val_loss"] is None else [f"val loss {row['val_loss']:.4f}" + _accuracy(row["val_acc"])]),
-        f"lr {row['lr']:.3g}",
-        f"{row['images_per_second']:.0f} images/s",
-        f"waiting {row['data_wait']:.0%}",
-        *(["from scratch!"] if event.weights_missing else []),
-        *(["best"] if event.best else []),
+    lr = f"{row['lr']:.3g}"
+    measured = [
+        f"epoch {row['epoch']:>{len(str(event.epochs))}}/{event.epochs}",
+        f"train loss {_loss(row['train_loss'])}" + _accuracy(row["train_acc"]),
+        *([] if row["val_loss"] is None else [f"val loss {_loss(row['val_loss'])}" + _accuracy(row["val_acc"])]),
     ]
-    return "  ".join(parts)
+    rest = [
+        f"lr {lr:>8}",
+        f"{_rate(row['images_per_second']):>14}",
+        f"waiting {percent(row['data_wait']):>7}",
+        *(["from scratch!"] if event.weights_missing else []),
+    ]
+    best = ["best"] if event.best else []
+    widest = len("  ".join([*measured, *rest, "best"]))
+    if columns is None or widest <= columns:
+        return ["  ".join([*measured, *rest, *best])]
+    return ["  ".join([*measured, *best]), " " * (len(measured[0]) + 2) + "  ".join(rest)]
+
+
+def _loss(loss: float) -> str:
+    """Format a loss in six places; only a diverging one needs more."""
+    return f"{loss:.4f}" if abs(loss) < 10 else f"{loss:>6.5g}"
+
+
+def _rate(images_per_second: float) -> str:
+    """Format a speed; a slow one with a decimal."""
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
 
 
 def _accuracy(share: float | None) -> str:
-    return "" if share is None else f" acc {percent(share)}"
+    return "" if share is None else f" acc {percent(share):>7}"
 
 
 def _name(event: Stepped) -> str:
@@ -106,7 +133,6 @@ def _header(event: Started) -> None:
         *((choice.name, f"{choice.shown} ({choice.reason})") for choice in event.choices),
         ("files", event.out or "none: dry run"),
     ]
-    for name, text in rows:
-        talk(f"{name:<13}{text}")
+    show_facts(rows, 13, to_stderr=True)
     if event.first_epoch > 1:
         talk(f"resuming at epoch {event.first_epoch} of {event.epochs}")

@@ -14,7 +14,7 @@ import typer
 from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import interval, percent, talk, warn, write_json
 from imgcls.config import TrainConfig, from_dict, to_dict
-from imgcls.errors import Interrupted, UsageError
+from imgcls.errors import Interrupted, UsageError, counted
 from imgcls.files import KINDS, check_kind, check_result
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
         accuracy = f"{percent(metrics['accuracy'])} ({interval(metrics['accuracy_interval'])})"
         is_best = finished.best_epoch == card.epoch
         name = f"best epoch {card.epoch}" if is_best else f"epoch {card.epoch} (the best that is left)"
-        say(f"{name}: validation accuracy {accuracy} on {metrics['images']} images")
+        say(f"{name}: validation accuracy {accuracy} on {counted(metrics['images'], 'image')}")
     else:
         say(f"last epoch {card.epoch}: not validated")
     if card.pretrained.missing:

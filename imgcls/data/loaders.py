@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from imgcls.data.augment import Augmentation, draw, frame, vary
 from imgcls.data.listing import Listing
 from imgcls.data.pictures import Pictures, Store
 from imgcls.device import put
-from imgcls.errors import DataError, ImageError, ResourceError
+from imgcls.errors import DataError, ImageError, ResourceError, counted
 from imgcls.machine import available_cpus
 from imgcls.schema import Choice, Preprocess
 
@@ -221,7 +222,9 @@ class Batches:
             yield from self._from_memory(self._held)
             return
         try:
-            for batch in self._loader:
+            with _without_advice():
+                batches = iter(self._loader)
+            for batch in batches:
                 if isinstance(batch, str):
                     raise unreadable(batch)
                 yield batch
@@ -238,17 +241,18 @@ class Batches:
         # Forked workers share a store; started in another way each would get a copy, so then there are none.
         forked = isinstance(pictures, Store)
         workers = 0 if forked and sys.platform != "linux" else self.workers
-        self._loader: DataLoader[Batch | str] = DataLoader(
-            Frames(pictures, self.listing.labels, preprocess, augmentation, self.seed),
-            batch_sampler=self.places,
-            num_workers=workers,
-            collate_fn=_whole,
-            pin_memory=self._pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_worker_signals,
-            multiprocessing_context="fork" if forked and workers > 0 else None,
-            generator=torch.Generator(),  # else every iterator draws from the global generator
-        )
+        with _without_advice():
+            self._loader: DataLoader[Batch | str] = DataLoader(
+                Frames(pictures, self.listing.labels, preprocess, augmentation, self.seed),
+                batch_sampler=self.places,
+                num_workers=workers,
+                collate_fn=_whole,
+                pin_memory=self._pin_memory,
+                persistent_workers=workers > 0,
+                worker_init_fn=_worker_signals,
+                multiprocessing_context="fork" if forked and workers > 0 else None,
+                generator=torch.Generator(),  # else every iterator draws from the global generator
+            )
 
     def _from_memory(self, held: torch.Tensor) -> Iterator[Batch]:
         labels = torch.from_numpy(self.listing.labels).to(held.device)
@@ -294,6 +298,14 @@ def unreadable(problem: str) -> DataError:
 
 
 @contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence torch about more workers than CPUs; `choose_workers` says it in our words."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
+
+
+@contextmanager
 def _one_thread() -> Iterator[None]:
     """Do what is too small to share: beside other work two threads make 10,000 images/s of 32 px, one 130,000."""
     threads = torch.get_num_threads()
@@ -318,10 +330,11 @@ def choose_workers(asked: int | None, batch_bytes: int, processes: int = 1) -> C
         batch_bytes: size of one batch; each worker holds up to three in shared memory.
         processes: training processes on this machine that share its CPUs.
     """
-    if asked is not None:
-        return Choice("workers", asked, "as asked")
     cpus = available_cpus()
-    count, reason = min(MOST_WORKERS, max(1, cpus // processes)), f"{cpus} CPUs"
+    if asked is not None:
+        few = f"; more than the {counted(cpus, 'CPU')} only take memory" if asked * processes > cpus else ""
+        return Choice("workers", asked, f"as asked{few}")
+    count, reason = min(MOST_WORKERS, max(1, cpus // processes)), counted(cpus, "CPU")
     room = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
     if room is not None and room // processes < 3 * count * batch_bytes:
         count = max(0, int(room // processes // (3 * batch_bytes)))

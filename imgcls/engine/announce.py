@@ -6,6 +6,7 @@ import torch
 
 from imgcls.engine.loop import is_frozen
 from imgcls.engine.plan import Plan, State
+from imgcls.errors import counted
 from imgcls.events import Said, Started
 from imgcls.models.build import count_parameters, head
 
@@ -49,8 +50,8 @@ def recipe(plan: Plan) -> str:
         "frozen epochs": config.freeze_epochs,
     }
     parts = [
-        f"{config.epochs} epochs",
-        f"{config.optimizer} lr {lr} {config.schedule}, {plan.warmup_steps} warm-up steps",
+        counted(config.epochs, "epoch"),
+        f"{config.optimizer} lr {lr} {config.schedule}, {counted(plan.warmup_steps, 'warm-up step')}",
         f"weight decay {config.weight_decay:g}",
         batch,
         f"augment {plan.prepared.augmentation}",

@@ -18,6 +18,8 @@ from imgcls.config import TrainConfig
 from imgcls.engine.metrics import wilson
 from imgcls.engine.monitor import is_over
 from imgcls.engine.plan import Plan
+from imgcls.errors import counted
+from imgcls.machine import available_cpus
 from imgcls.models.build import has_batch_norm
 from imgcls.models.pretrained import published
 from imgcls.schema import Finding
@@ -238,11 +240,13 @@ def _data_wait(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]
         return []
     if config.data.workers == 0:
         remedies = "raise --workers from 0"
+    elif config.data.workers is not None and config.data.workers > 2 * available_cpus():
+        remedies = f"lower --workers {config.data.workers}: there are {counted(available_cpus(), 'CPU')}"
     elif facts.cached:
         remedies = "a lighter --augment costs less; where crops are random, more --workers help"
     else:
         remedies = "try --cache memory or --cache disk, raise --workers, store smaller images, or use a local disk"
-    message = f"{share:.0%} of the time goes into waiting for images"
+    message = f"{100 * share:.1f} % of the time goes into waiting for images"
     return [Finding("data-wait", "warning", message, remedies)]
 
 

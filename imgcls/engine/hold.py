@@ -16,7 +16,7 @@ from imgcls.data.loaders import Batches, moved, unreadable
 from imgcls.data.pictures import SHARE, Pictures, Store, in_memory
 from imgcls.device import free_device_memory
 from imgcls.engine.plan import Plan, State
-from imgcls.errors import ImageError
+from imgcls.errors import ImageError, counted
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.machine import available_cpus, free_memory
 from imgcls.models.build import last_layers
@@ -51,7 +51,9 @@ def _hold_images(plan: Plan, report: Report) -> Plan:
         held.append(batches.from_store(store, _place(store.pixels.nbytes, plan.device)))
     images, size = sum(len(part.pictures) for part in held), sum(part.nbytes for part in held)
     place = "memory" if where == "memory" else str(disk_cache.folder())
-    report(Said(f"cache: {images} images, {size / 2**20:.0f} MiB in {place}, {time.monotonic() - began:.1f} s"))
+    report(
+        Said(f"cache: {counted(images, 'image')}, {size / 2**20:.0f} MiB in {place}, {time.monotonic() - began:.1f} s")
+    )
     return _with(plan, held)
 
 

@@ -171,6 +171,8 @@ def build(
             cache = world.share(choose_cache(config.cache, parts, free_memory() // world.local_size, config.epochs))
         except ImageError as error:
             raise unreadable(str(error)) from error
+    choices = (device_choice, precision, *prepared.choices, cache, stem, lr, warmup)
+    earlier, resolved = last.card.run if last else {}, {choice.name: choice.value for choice in choices}
     card = ModelCard(
         arch=config.data.arch,
         arch_options=options,
@@ -178,7 +180,8 @@ def build(
         preprocess=preprocess,
         pretrained=start.pretrained,
         config=to_dict(config),
-        run=provenance() | {"images": seen_images(prepared.splits)},
+        run=provenance(earlier)
+        | {"resolved": earlier.get("resolved", {}) | resolved, "images": seen_images(prepared.splits)},
         data_fingerprint=prepared.splits.fingerprint,
         imgcls_version=imgcls.__version__,
     )
@@ -195,7 +198,7 @@ def build(
         val=val,
         prepared=prepared,
         card=card,
-        choices=(device_choice, precision, *prepared.choices, cache, stem, lr, warmup),
+        choices=choices,
     )
     return state, plan, said
 

@@ -82,17 +82,17 @@ class RunFolder:
     def write_config(self, config: TrainConfig, choices: Sequence[Choice], fingerprint: str, status: str) -> None:
         """Write config.json: what was asked for, what was decided and why, and on what it ran."""
         resolved = {choice.name: {"value": choice.value, "reason": choice.reason} for choice in choices}
-        is_default = config.out is None
+        is_default, earlier = config.out is None, None
         if config.resume and (self.path / "config.json").exists():  # what was decided at the start still stands
             before = read_config(self.path)
-            resolved = before["resolved"] | resolved
-            is_default = bool(before["run"].get("default_folder"))
+            resolved, earlier = before["resolved"] | resolved, before["run"]
+            is_default = bool(earlier.get("default_folder"))
         values = {
             "config": to_dict(config),
             "resolved": resolved,
             "run": {
                 "status": status,
-                **provenance(),
+                **provenance(earlier),
                 "data_fingerprint": fingerprint,
                 "process": os.getpid(),
                 "default_folder": is_default,  # started without --out, though it goes on with one
@@ -124,11 +124,17 @@ class RunFolder:
         return bool(started_so) and os.path.isdir(DEFAULT_PARENT) and self.path.parent.samefile(DEFAULT_PARENT)
 
 
-def provenance() -> dict[str, Any]:
-    """Return the command line and the versions that a run was made with."""
+def provenance(earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the command line and the versions that a run was made with.
+
+    Args:
+        earlier: what this gave before the run was resumed; its command line stays, and the new one is put beside it.
+    """
     versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
     versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    return {"command_line": list(sys.argv), "versions": versions}
+    line = list(sys.argv)
+    first = (earlier or {}).get("command_line", line)
+    return {"command_line": first, **({"resumed_by": line} if line != first else {}), "versions": versions}
 
 
 def holds_run(path: Path) -> bool:

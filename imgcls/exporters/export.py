@@ -24,7 +24,7 @@ from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
 from imgcls.engine.evaluate import silent
-from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError
+from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, counted
 from imgcls.events import Report, Said
 from imgcls.exporters.model import INPUTS, Exportable, exportable
 from imgcls.exporters.verify import BATCHES, answers
@@ -84,7 +84,7 @@ def export(
         expected = answers(exportable(loaded, "uint8").as_model(), images)
         if not np.isfinite(expected).all():
             raise CheckpointError(f"{ckpt}: the network gives NaN or infinite logits; use an earlier checkpoint")
-        report(Said(f"running it in a fresh process on {len(images)} images ({where})"))
+        report(Said(f"running it in a fresh process on {counted(len(images), 'image')} ({where})"))
         probability, share = _compare(target, format, expected, *_run(target, format, temporary, images), loaded.card)
         size = temporary.stat().st_size
     if format == "safetensors":

@@ -85,6 +85,27 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Result]) -> None
         ("predict", "Missing argument 'IMAGE...'"),
         ("predict --top-k 0 a.jpg", "Invalid value for '--top-k'"),
         ("info nowhere.pt", "nowhere.pt: no such file"),
+        # habits of other tools
+        ("train --data x --batch 8", "--batch: no such option (did you mean '--batch-size'?)"),
+        ("train --data x -b 8", "-b: no such option (did you mean '--batch-size'?)"),
+        ("train --data x -j 8", "-j: no such option (did you mean '--workers'?)"),
+        ("train --data x --imgsz 8", "--imgsz: no such option (did you mean '--size'?)"),
+        ("train --data x --patience 8", "--patience: no such option (did you mean '--early-stop'?)"),
+        ("train --data x --gpus 2", "(several GPUs: torchrun --standalone --nproc-per-node N -m imgcls train)"),
+        ("train --data x --device gpu", "--device gpu: not known (did you mean 'cuda'?)"),
+        ("train --data x --arch vit_base_patch16_224", "not known (did you mean 'vit_b_16'?)"),
+        ("train --data x --monitor accuracy", "--monitor accuracy: not known (did you mean 'val-acc'?)"),
+        ("train dataset/", "dataset/: belongs to no option (did you mean '--data dataset/'?)"),
+        ("train data=x epochs=3", "(did you mean '--data x'?)"),
+        ("train --data x --pretrained True", "True: belongs to no option (options such as --ema or --no-flip take"),
+        ("evaluate", "--data is missing: type imgcls evaluate --data FOLDER"),
+        ("evaluate --data x best.pt", "best.pt: belongs to no option (did you mean '--ckpt best.pt'?)"),
+        ("evaluate --data x --split valid", "--split valid: not known (did you mean 'val'?)"),
+        ("predict --source x", "--source: no such option (did you mean 'imgcls predict IMAGE...', without an option?)"),
+        ("info --ckpt x", "--ckpt: no such option (did you mean 'imgcls info FILE', without an option?)"),
+        ("val --data x", "val: no such command (did you mean 'evaluate'?)"),
+        ("fit", "fit: no such command (did you mean 'train'?)"),
+        ("--epochs 3 train", "--epochs: no such option here (did you mean 'imgcls train --epochs'?)"),
     ],
 )
 def test_what_was_typed_wrong_is_one_line_and_exit_2(
@@ -185,3 +206,21 @@ def test_signals_end_a_training_by_the_signal(colours: Path, tmp_path: Path, sig
     assert f"imgcls train --resume --out {out}".encode() in errors
     assert (out / "last.pt").exists()
     assert not list(out.glob(".imgcls-*"))
+
+
+def test_the_folders_and_files_at_hand_are_offered(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset/train").mkdir(parents=True)
+    (tmp_path / "best.pt").touch()
+    for line, hint in {
+        "train --data datset": "--data datset: no such folder or data set (did you mean 'dataset/'?)",
+        "inspect-batch --data datset/tain": "(did you mean 'dataset/train/'?)",
+        "predict a.jpg --ckpt bset.pt": "--ckpt bset.pt: no such file (did you mean 'best.pt'?)",
+        "evaluate --data dataset --ckpt bset.pt": "bset.pt: no such file (did you mean 'best.pt'?)",
+        "info .": ".: is a folder (did you mean 'best.pt'?)",
+    }.items():
+        result = run(*line.split())
+        assert result.exit_code == Exit.USAGE
+        assert hint in result.stderr

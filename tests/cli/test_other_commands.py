@@ -111,3 +111,40 @@ def test_sample_data_is_drawn_once(run: Run, tmp_path: Path) -> None:
     again = run("sample-data", tmp_path / "dataset")
     assert again.exit_code == Exit.USAGE
     assert "is not empty" in again.stderr
+
+
+def test_a_contact_sheet_is_what_its_name_says(run: Run, colours: Path, tmp_path: Path) -> None:
+    line = ("inspect-batch", "--data", colours, "--size", 16, "--workers", 0, "--batch-size", 2, "--output")
+    for name, start in {"a.jpg": b"\xff\xd8\xff", "a.PNG": b"\x89PNG", "a.pdf": b"%PDF", "a.svg": b"<?xml"}.items():
+        assert run(*line, tmp_path / name).exit_code == Exit.DONE
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_checkpoint_is_never_overwritten_by_a_picture_or_a_table(
+    run: Run, best: Path, colours: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "my.pt"
+    mine.write_bytes(best.read_bytes())
+    lines: list[tuple[object, ...]] = [
+        ("inspect-batch", "--data", colours, "--output", mine),
+        ("inspect-batch", "--data", colours, "--json", mine),
+        ("info", best, "--json", mine),
+        ("evaluate", "--data", colours, "--ckpt", best, "--json", mine),
+        ("evaluate", "--data", colours, "--ckpt", best, "--predictions", mine),
+        ("export", "--ckpt", best, "--output", mine),
+        ("export", "--ckpt", best, "--json", mine),
+        ("train", "--data", colours, "--json", mine),
+    ]
+    for line in lines:
+        result = run(*line)
+        assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+        assert result.stderr.startswith(f"error: {line[-2]} {mine}: ")
+        assert f"type {line[-2]} {tmp_path / 'my.'}" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert mine.read_bytes() == best.read_bytes()
+
+
+def test_info_shows_what_was_decided(run: Run, best: Path) -> None:
+    page = dict(line.split(maxsplit=1) for line in run("info", best).stdout.splitlines())
+    decided = dict(part.rsplit(" ", 1) for part in page["decided"].split("; "))
+    assert (decided["lr"], decided["size"], decided["workers"]) == ("0.01", "16", "0")

@@ -203,3 +203,32 @@ def test_json_goes_to_stdout_or_to_a_file(capsys: pytest.CaptureFixture[str], tm
     out, err = capsys.readouterr()
     assert (json.loads(out), err) == (value, "")
     assert (tmp_path / "report.json").read_text() == out
+
+
+def test_lines_are_broken_between_words_and_go_on_in_their_column() -> None:
+    text = "name   " + " ".join(["word"] * 12)
+    broken = output.wrapped(text, 30, 7).splitlines()
+    assert broken[0] == "name   word word word word"
+    assert all(len(line) <= 30 and line.startswith("       word") for line in broken[1:])
+    assert " ".join(" ".join(broken).split()) == " ".join(text.split())
+    assert output.wrapped("name   蜜蜂 蜜蜂 蜜蜂", 14, 7) == "name   蜜蜂\n       蜜蜂\n       蜜蜂", (
+        "cells, not letters"
+    )
+    path = "/a/path/longer/than/the/window"
+    assert output.wrapped(f"name   in {path} it is", 20, 7).splitlines()[1] == f"       {path}", "no path is broken"
+
+
+def test_a_command_line_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    line = "imgcls train --data dataset --arch resnet18 --epochs 20"
+    output.show_facts([("command line", line), ("settings", line)], 15)
+    first, *others = stream.getvalue().splitlines()
+    assert first == f"command line   {line}"
+    assert len(others) > 1
+
+
+def test_a_fraction_has_four_digits_that_count() -> None:
+    shown = [output.number(value) for value in (0.17500000000000002, 3e-4, 12.8, 2, "auto", None)]
+    assert shown == ["0.175", "0.0003", "12.8", "2", "auto", "None"]

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
+from imgcls.cli.predict import WRITERS
 from imgcls.errors import Exit
+from imgcls.schema import Prediction, Score
 
 Run = Callable[..., Result]
 
@@ -230,3 +232,96 @@ def test_pictures_of_which_little_is_left_are_named(run: Run, best: Path, colour
     assert line.startswith("warning: 2 of 4 images have more than 8 bits per channel and come out nearly black, ")
     assert f"(first: {twelve})" in line
     assert "warning" not in run("predict", red, tmp_path / "night.png", "--ckpt", best).stderr
+# Columns -------------------------------------------------------------------------------------------------------------
+
+TOP = (Score("cat", 0.5), Score("dog", 0.3), Score("emu", 0.2))
+ANSWERS = (
+    Prediction(path="sure.png", class_name="cat", confidence=0.5, top=TOP),
+    Prediction(path="unsure.png", confidence=0.5, top=TOP, below_threshold=True),
+    Prediction(path="none.png", error="none.png: no such file"),
+)
+
+
+def test_below_the_threshold_the_class_alone_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    WRITERS["text"](ANSWERS, 3)
+    assert [row.split("\t") for row in capsys.readouterr().out.splitlines()] == [
+        ["sure.png", "cat", "0.5000", "dog", "0.3000", "emu", "0.2000"],
+        ["unsure.png", "", "0.5000", "dog", "0.3000", "emu", "0.2000"],
+        ["none.png", "", "", "", "", "", ""],
+    ]
+    WRITERS["csv"](ANSWERS, 2)
+    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == [
+        {"path": path, "class": name, "confidence": sure, "class_2": second, "confidence_2": share, "error": error}
+        for path, name, sure, second, share, error in (
+            ("sure.png", "cat", "0.5000", "dog", "0.3000", ""),
+            ("unsure.png", "", "0.5000", "dog", "0.3000", ""),
+            ("none.png", "", "", "", "", "none.png: no such file"),
+        )
+    ]
+
+
+def test_one_class_per_image_is_one_pair_of_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a threshold made the less likely of two classes the answer, and `top` holds the other one."""
+    moved = Prediction(path="a.png", class_name="dog", confidence=0.4, top=(Score("cat", 0.6),))
+    WRITERS["text"]([*ANSWERS, moved], 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "sure.png\tcat\t0.5000",
+        "unsure.png\t\t0.5000",
+        "none.png\t\t",
+        "a.png\tdog\t0.4000",
+    ]
+
+
+def test_the_positive_class_is_the_one_that_the_threshold_is_about(run: Run, best: Path, colours: Path) -> None:
+    red, blue = colours / "test/red/00.png", colours / "test/blue/00.png"
+
+    def names(*options: object) -> list[str]:
+        result = run("predict", red, blue, *options, "--ckpt", best)
+        assert result.exit_code == 0, result.output
+        return [row.split("\t")[1] for row in result.stdout.splitlines()]
+
+    assert names("--positive", "blue", "--threshold", 0) == ["blue", "blue"]
+    assert names("--positive", "blue", "--threshold", 1) == ["red", "red"]
+    assert names("--positive", "red", "--threshold", 0) == names("--threshold", 0) == ["red", "red"]
+    assert names("--positive", "blue") == ["red", "blue"]
+    said = run("predict", red, "--positive", "blue", "--threshold", 0.3, "--ckpt", best).stderr
+    assert said.splitlines()[1] == "blue from probability 0.3 on, else red"
+    wrong = run("predict", red, "--positive", "bleu", "--ckpt", best)
+    assert wrong.exit_code == Exit.USAGE
+    expected = f"--positive bleu: {best} has no such class (did you mean 'blue'?); choose from: blue, red"
+    assert wrong.stderr == f"error: {expected}\n"
+
+
+# Bytes instead of paths ----------------------------------------------------------------------------------------------
+
+
+def content(format: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 30, 30)).save(stream, format)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "PDF"])
+def test_the_content_of_a_picture_is_no_list_of_paths(run: Run, best: Path, format: str) -> None:
+    """`cat x.png | imgcls predict -`."""
+    result = run("predict", "-", "--ckpt", best, stdin=content(format))
+    assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+    assert result.stderr == (
+        "error: -: standard input brings the content of a file, not paths; type imgcls predict FILE\n"
+    )
+
+
+def test_nor_is_that_of_a_checkpoint(run: Run, best: Path) -> None:
+    assert run("predict", "-", "--ckpt", best, stdin=best.read_bytes()).exit_code == Exit.USAGE
+
+
+def test_a_path_may_begin_as_a_picture_does(
+    run: Run, best: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["BM1.png", "RIFF.png", "GIF89.png", "P6", "P5 1.png", "II.png", "caf\udce9.png"]
+    for name in names:
+        shutil.copy(colours / "test/red/00.png", name)
+        listed = os.fsencode(name) + b"\n"
+        assert run("predict", "-", "--ckpt", best, stdin=listed).stdout.split("\t")[1] == "red"
+        assert run("predict", "-", "-0", "--ckpt", best, stdin=os.fsencode(name) + b"\0").exit_code == Exit.DONE

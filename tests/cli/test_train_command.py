@@ -345,3 +345,82 @@ def test_data_that_cannot_be_trained_on_is_one_line_and_exit_3(
     assert sorted(path for path in data.rglob("*")) == before
     if kind != "html":  # found while training; the others before anything is written
         assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_learning_rate_and_the_first_command_line_are_kept(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `lr=auto` was, and how the run began, although it was resumed by a shorter line."""
+    out = tmp_path / "run"
+    first = ("train", "--data", colours, "--arch", "simple-cnn", "--epochs", 1, "--workers", 0, "--out", out)
+    resumed = ("train", "--resume", "--out", out, "--epochs", 2)
+    for line in (first, resumed):
+        monkeypatch.setattr("sys.argv", ["imgcls", *map(str, line)])
+        assert run(*line).exit_code == 0
+    shown = dict(line.split(maxsplit=1) for line in run("info", out / "last.pt").stdout.splitlines() if line[0] != " ")
+    assert "lr=auto" in shown["settings"]
+    assert "; lr 0.0003; " in shown["decided"]
+    rows = {line[:15].strip(): line[15:] for line in run("info", out / "last.pt").stdout.splitlines()}
+    assert rows["command line"].endswith(f"--arch simple-cnn --epochs 1 --workers 0 --out {out}")
+    assert rows["resumed by"] == f"imgcls train --resume --out {out} --epochs 2"
+    stored = json.loads((out / "config.json").read_text())["run"]
+    assert stored["command_line"] == ["imgcls", *map(str, first)]
+    assert stored["resumed_by"] == ["imgcls", *map(str, resumed)]
+    before = run("info", out / "best.pt", "--json", "-")
+    assert json.loads(before.stdout)["run"]["resolved"]["lr"] == pytest.approx(3e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        (
+            "best.pt",
+            b"PK\x03\x04\0",
+            "a checkpoint, not settings; type --config runs/…/config.json, or see its settings",
+        ),
+        ("weights.onnx", b"\x08", "a checkpoint, not settings; type --config runs/…/config.json, or see its settings"),
+        ("curves.png", b"\x89PNG\r\n\0", "a binary file, not settings; type --config runs/…/config.json"),
+        ("m.jsonl", b'{"epoch": 1}\n{"epoch": 2}\n', "one JSON value per line, as metrics.jsonl has, not settings; "),
+        ("a.yaml", b"arch: resnet18\nepochs: 3\n", 'YAML, and settings are JSON, such as {"arch": "resnet18", '),
+        ("notes", b"lr = 3", 'text, and settings are JSON, such as {"arch": "resnet18", "epochs": 5}; type --config '),
+        ("report.json", b'{"accuracy": 1}', "JSON without any setting of train; type --config runs/…/config.json"),
+        ("folder", None, "is a folder; type --config runs/…/config.json"),
+    ],
+)
+def test_what_is_no_config_file_is_named(
+    run: Run, tmp_path: Path, name: str, content: bytes | None, problem: str
+) -> None:
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(content)
+    result = run("train", "--data", tmp_path, "--config", tmp_path / name)
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.startswith(f"error: --config {tmp_path / name}: {problem}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["best.pt", "metrics.jsonl", ""])
+def test_the_config_file_of_the_run_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/best.pt").write_bytes(b"PK\x03\x04\0")
+    (tmp_path / "run/metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    (tmp_path / "run/config.json").write_text("{}")
+    result = run("train", "--data", "x", "--config", f"run/{name}")
+    assert "type --config run/config.json" in result.stderr
+
+
+def test_the_summary_may_go_into_the_run_folder_but_not_over_its_files(run: Run, colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    line = ("train", "--data", colours, *QUICK, "--out", out, "--json")
+    for name in ("best.pt", "config.json", "metrics.jsonl"):
+        result = run(*line, out / name)
+        assert result.exit_code == Exit.USAGE
+        assert result.stderr.startswith(f"error: --json {out / name}: ")
+    assert not out.exists()
+    assert run(*line, tmp_path / "none/a.json").exit_code == Exit.WRITE
+    assert run(*line, out / "summary.json").exit_code == 0
+    assert json.loads((out / "summary.json").read_text())["ended"] == "all epochs"

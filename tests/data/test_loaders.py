@@ -418,7 +418,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         (4, 1 << 34, 1, 4, "4 CPUs"),
         (64, 1 << 34, 1, 8, "64 CPUs"),
         (64, 1 << 34, 16, 4, "64 CPUs"),
-        (1, 1 << 34, 4, 1, "1 CPUs"),
+        (1, 1 << 34, 4, 1, "1 CPU"),
         (8, 64 << 20, 1, 2, "/dev/shm has only 64 MiB free"),  # a container's default
         (8, 64 << 20, 2, 1, "/dev/shm has only 64 MiB free"),
         (8, 1 << 20, 1, 0, "/dev/shm has only 1 MiB free"),
@@ -436,3 +436,17 @@ def test_workers_asked_for_are_taken(machine: Any) -> None:
     machine(1, 0)
     assert choose_workers(12, batch_bytes=1 << 30).value == 12
     assert choose_workers(0, batch_bytes=1).reason == "as asked"
+
+
+def test_more_workers_than_cpus_are_said_in_our_words(machine: Any) -> None:
+    machine(2, 1 << 34)
+    assert choose_workers(100, batch_bytes=1).reason == "as asked; more than the 2 CPUs only take memory"
+    assert choose_workers(2, batch_bytes=1, processes=2).reason.startswith("as asked; more than")
+    assert choose_workers(2, batch_bytes=1).reason == "as asked"
+
+
+def test_torch_does_not_advise_on_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning is an error in tests."""
+    monkeypatch.setattr(torch._utils, "cpu_count", lambda: 1)
+    batches = Batches(listing(4), PREPROCESS, batch_size=2, workers=2)
+    assert len(list(batches.epoch(1))) == 2

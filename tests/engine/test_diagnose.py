@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from imgcls import checkpoint
 from imgcls.config import TrainConfig
 from imgcls.data.loaders import Batch
-from imgcls.engine import loop
+from imgcls.engine import diagnose, loop
 from imgcls.engine import train as train_module
 from imgcls.engine.diagnose import AT_THE_END_TOO, Facts, diverged, facts_of, findings
 from imgcls.errors import DivergedError, Exit
@@ -302,20 +302,23 @@ def test_weights_are_advised_where_there_are_some(pictures: Path, asked: dict[st
 # Speed ----------------------------------------------------------------------------------------------------------------
 
 
-def test_waiting_for_data() -> None:
+def test_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first epoch, which starts the workers, does not count."""
+    monkeypatch.setattr(diagnose, "available_cpus", lambda: 4)
     fast, slow = row(), row(data_wait=0.4)
     assert judged(slow, epochs=2) == judged(slow, fast, epochs=2) == []
     assert judged(fast, slow, epochs=2) == ["data-wait"]
     assert judged(slow, epochs=1) == ["data-wait"], "there is no other"
     (finding,) = judge(fast, slow, workers=4, epochs=2)
-    assert finding.message == "40% of the time goes into waiting for images"
+    assert finding.message == "40.0 % of the time goes into waiting for images"
     assert "--cache memory or --cache disk, raise --workers," in finding.advice
     (finding,) = judge(fast, slow, workers=4, epochs=2, known={"cached": True})
     assert "--cache" not in finding.advice
     assert judged(fast, row(data_wait=0.4, seconds=2), epochs=2) == [], "less than a second is not worth a word"
     (finding,) = judge(fast, slow, workers=0, epochs=2)
     assert finding.advice == "raise --workers from 0"
+    (finding,) = judge(fast, slow, workers=100, epochs=2)
+    assert finding.advice == "lower --workers 100: there are 4 CPUs"
 
 
 def waiting(seconds: float) -> type[loop._Timed]:

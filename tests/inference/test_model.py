@@ -133,6 +133,27 @@ def test_two_classes_the_threshold_decides_for_the_second(paths: dict[str, str])
     assert one(model, paths["green"], threshold=0.9999).class_name == "red"
 
 
+def test_either_of_two_classes_can_be_the_positive_one(paths: dict[str, str]) -> None:
+    model = fake(("red", "green"))
+    assert one(model, paths["olive"], positive="red", threshold=0.5).class_name == "red"
+    assert one(model, paths["red"], positive="red", threshold=0.9999).class_name == "green"
+    assert one(model, paths["green"], positive="red", threshold=0).class_name == "red"
+    assert one(model, paths["green"], positive="red").class_name == "green", "from 0.5 on"
+    with pytest.raises(UsageError, match=r"--positive rad: the model has no such class \(did you mean 'red'\?\)"):
+        one(model, paths["red"], positive="rad")
+    with pytest.raises(UsageError, match=r"--positive is for two classes, and the model has 3; drop --positive"):
+        one(fake(("red", "green", "blue")), paths["red"], positive="red")
+
+
+def test_the_other_scores_leave_out_the_one_of_the_answer(paths: dict[str, str]) -> None:
+    def others(model: Model, **options: object) -> list[str]:
+        return [score.class_name for score in one(model, paths["olive"], top_k=3, **options).others]
+
+    three = fake(("red", "green", "blue"))
+    assert others(three) == others(three, threshold=0.9) == ["green", "blue"]
+    assert others(fake(("red", "green")), threshold=0.1) == ["red"], "the likelier one is not the answer"
+
+
 def test_more_classes_there_is_no_answer_below_the_threshold(paths: dict[str, str]) -> None:
     model = fake(("red", "green", "blue"))
     doubtful = one(model, paths["olive"], threshold=0.9, top_k=3)
