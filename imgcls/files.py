@@ -216,14 +216,17 @@ def at_hand(path: str | os.PathLike[str], endings: tuple[str, ...] = ()) -> str 
     """
     parts, found = Path(path).parts, Path()
     for number, part in enumerate(parts, start=1):
-        if (found / part).is_dir() or ((found / part).exists() and number == len(parts)):
+        wants_file = bool(endings) and number == len(parts)
+        if (found / part).is_dir() and not wants_file:
             found /= part
             continue
         names: list[str] = []
         with suppress(OSError):
             names = [entry.name for entry in os.scandir(found) if not entry.name.startswith(".")]
-        wants_file = endings and number == len(parts)
-        names = [name for name in names if (name.lower().endswith(endings) if wants_file else (found / name).is_dir())]
+        if wants_file:
+            names = [name for name in names if name.lower().endswith(endings) and (found / name).is_file()]
+        else:
+            names = [name for name in names if (found / name).is_dir()]
         match = closest(part, names)
         if match is None:
             return None

@@ -111,7 +111,7 @@ VALUES: dict[str, dict[str, str]] = {
     "--split": dict.fromkeys(("valid", "validation", "dev", "holdout"), "val")
     | {"training": "train", "testing": "test"},
     "--format": dict.fromkeys(("ts", "jit", "script", "libtorch"), "torchscript")
-    | dict.fromkeys(("engine", "tensorrt", "openvino", "ort", "coreml", "tflite"), "onnx")
+    | dict.fromkeys(("engine", "tensorrt", "openvino", "ort"), "onnx")
     | {"exported": "pt2", "aoti": "pt2", "ndjson": "jsonl", "txt": "text", "tsv": "text", "table": "text"},
 }
 

@@ -18,7 +18,7 @@ from imgcls.device import (
     full_float32,
     make_deterministic,
 )
-from imgcls.errors import Exit, UsageError
+from imgcls.errors import Exit, UsageError, counted
 
 BACKENDS: Any = torch.backends  # whose settings mypy does not know
 
@@ -58,7 +58,7 @@ def test_auto_takes_what_this_machine_has() -> None:
 def test_auto_without_a_gpu_is_the_cpu_and_says_why() -> None:
     device, choice = choose_device("auto")
     assert device == torch.device("cpu")
-    assert choice.value == f"cpu ({torch.get_num_threads()} threads)"
+    assert choice.value == f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     assert choice.reason == "no CUDA or Apple GPU found"
 
 

@@ -392,14 +392,14 @@ def test_a_device_or_a_pipe_has_any_name(tmp_path: Path) -> None:
         ("run/a/best.pt", (".pt", ".onnx"), "runs/a/best.pt"),
         ("runs/a/best.onx", (".onnx",), "runs/a/best.onnx"),
         ("runs/a/note.pt", (".pt",), None),
-        ("", (), None),
+        ("folder.onnx", (".onnx",), None),
     ],
 )
 def test_what_a_missing_path_may_be_a_slip_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, endings: tuple[str, ...], meant: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("dataset/train", "dataset/val", "runs/a", ".datset"):
+    for folder in ("dataset/train", "dataset/val", "runs/a", ".datset", "folder.onnx"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("best.pt", "best.onnx", "note.txt"):
         (tmp_path / "runs/a" / name).touch()

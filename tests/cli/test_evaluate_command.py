@@ -282,7 +282,7 @@ def refused(result: Result, code: Exit) -> str:
         (("--split", "tset"), "--split tset: not known (did you mean 'test'?); choose from: train, val, test"),
         (
             ("--device", "gpu"),
-            "--device gpu: not known (did you mean 'cpu'?); choose from: auto, cpu, cuda, cuda:N, mps",
+            "--device gpu: not known (did you mean 'cuda'?); choose from: auto, cpu, cuda, cuda:N, mps",
         ),
     ],
     ids=str,
