@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from imgcls.cli import signals
-from imgcls.cli.output import columns_of, number, percent, show_facts, show_finding, talk, warn
+from imgcls.cli.output import columns_of, percent, show_facts, show_finding, talk, warn
 from imgcls.events import EpochEnded, Event, Found, Said, Started, Stepped
 
 LINE_SECONDS = 30.0  # between progress lines when there is no terminal

@@ -87,8 +87,8 @@ class Model:
         check_number("--workers", workers, int, low=0)
         index = 1 if positive is None else positive_index(self.card.classes, positive)
         threshold = 0.5 if positive is not None and threshold is None else threshold
-        images = [images] if _is_one(images) else images
-        return self._predictions(images, top_k, threshold, index, batch_size, workers)
+        several: Any = [images] if _is_one(images) else images
+        return self._predictions(several, top_k, threshold, index, batch_size, workers)
 
     def _predictions(
         self, images: Any, top_k: int, threshold: float | None, positive: int, batch_size: int, workers: int

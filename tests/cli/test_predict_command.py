@@ -232,6 +232,8 @@ def test_pictures_of_which_little_is_left_are_named(run: Run, best: Path, colour
     assert line.startswith("warning: 2 of 4 images have more than 8 bits per channel and come out nearly black, ")
     assert f"(first: {twelve})" in line
     assert "warning" not in run("predict", red, tmp_path / "night.png", "--ckpt", best).stderr
+
+
 # Columns -------------------------------------------------------------------------------------------------------------
 
 TOP = (Score("cat", 0.5), Score("dog", 0.3), Score("emu", 0.2))
