@@ -358,5 +358,6 @@ class Choice:
     @property
     def shown(self) -> str:
         """The value as it is printed: a computed number with three digits, 0.175 and not 0.17500000000000002."""
-        computed = isinstance(self.value, float) and self.reason != "as asked"
-        return f"{self.value:.3g}" if computed else str(self.value)
+        if not isinstance(self.value, float):
+            return str(self.value)
+        return f"{self.value:.12g}" if self.reason == "as asked" else f"{self.value:.3g}"

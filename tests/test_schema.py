@@ -175,4 +175,5 @@ def test_a_finding_reads_as_one_sentence() -> None:
 def test_a_computed_number_is_shown_with_three_digits_and_one_that_was_asked_for_as_typed() -> None:
     assert Choice("lr", 0.1 * 112 / 64, "SGD from scratch: 0.1 x 112/64").shown == "0.175"
     assert Choice("lr", 0.01234, "as asked").shown == "0.01234"
+    assert Choice("lr", 100.0, "as asked").shown == "100"
     assert Choice("size", 224, "resnet18's own").shown == "224"

@@ -51,7 +51,7 @@ class Facts:
         val: validation images per class, int64 [classes]; None: none.
         held_out: whether validation is a part of the training folder.
         label_weights: what the loss is weighted by, float [classes].
-        batch_norm: whether the network has BatchNorm, which validates by statistics that it gathers in training.
+        batch_norm: whether there is BatchNorm, which validates by statistics that it gathers in training.
         could_be_pretrained: whether there are published weights that were not used.
         cached: whether the images are decoded once for all epochs.
     """
@@ -90,9 +90,8 @@ def facts_of(plan: Plan, network: nn.Module) -> Facts:
         val=splits.val.counts() if splits.val else None,
         held_out=len(splits.holdout) > 0,
         label_weights=plan.class_weights.double().cpu().numpy(),
-        batch_norm=has_batch_norm(network),
-        could_be_pretrained=pretrained.asked == "auto"
-        and pretrained.used is None
+        batch_norm=has_batch_norm(network) and config.freeze_epochs != "all",
+        could_be_pretrained=(pretrained.asked, pretrained.used, pretrained.missing) == ("auto", None, False)
         and published(config.data.arch) is not None,
         cached=plan.batches.cached,
     )
@@ -110,10 +109,7 @@ def findings(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
 
 def diverged(epoch: int, first_step: int, last_step: int, config: TrainConfig, lr: float, mixed: bool) -> str:
     """Return the sentence for a loss that became NaN or infinite between two optimizer steps; `lr` is the peak."""
-    causes = [lower_lr(config, lr)]
-    causes += ["set --clip-grad 1"] if config.clip_grad is None else []
-    causes += ["lower --weight-decay"] if config.weight_decay >= STRONG_DECAY else []
-    causes += ["try --no-amp"] if mixed else []
+    causes = [*_calming(config, lr), *(["try --no-amp"] if mixed else [])]
     where = f"step {last_step}" if first_step >= last_step else f"steps {first_step} to {last_step}"
     return f"epoch {epoch}, {where}: the loss became NaN or infinite; {', '.join(causes)}"
 
@@ -125,10 +121,18 @@ def lower_lr(config: TrainConfig, lr: float) -> str:
     return f"lower --lr (now {config.lr:g})"
 
 
+def _calming(config: TrainConfig, lr: float) -> list[str]:
+    """Return what may keep a loss from growing beyond all bounds."""
+    decay = f"lower --weight-decay (now {config.weight_decay:g})"
+    clip = "set --clip-grad 1"
+    strong, unclipped = config.weight_decay >= STRONG_DECAY, config.clip_grad is None
+    return [*([decay] if strong else []), lower_lr(config, lr), *([clip] if unclipped else [])]
+
+
 def _exploded(row: dict[str, Any], facts: Facts) -> list[Finding]:
     guessing = math.log(len(facts.train))
     training, validation = row["train_loss"], row["val_loss"]
-    causes = [lower_lr(facts.config, facts.lr), *(["set --clip-grad 1"] if facts.config.clip_grad is None else [])]
+    causes = _calming(facts.config, facts.lr)
     if training > TRAINING_EXPLODED * guessing:
         message = f"the training loss of {training:.3g} is far above that of guessing ({guessing:.3g})"
     elif validation is not None and validation > VALIDATION_EXPLODED * guessing:
@@ -136,20 +140,21 @@ def _exploded(row: dict[str, Any], facts: Facts) -> list[Finding]:
         causes = [*_unfilled(facts), *causes]
     else:
         return []
-    return [Finding("loss-exploded", "warning", message, "; ".join(causes))]
+    return [Finding("loss-exploded", "warning", message, ", or ".join(causes))]
 
 
 def _loss_not_decreasing(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
     losses, config = [row["train_loss"] for row in history], facts.config
     if len(losses) < EPOCHS_TO_JUDGE or history[-1]["step"] <= facts.warmup_steps:
         return []
-    first, before, last, guessing = losses[0], losses[-2], losses[-1], facts.guessing
+    first, before, last, guessing = losses[0], losses[-EPOCHS_TO_JUDGE], losses[-1], facts.guessing
     if min(losses) < LEARNT * guessing:
         return []
     if min(losses[1:]) >= STALLED * first:
         message = f"the training loss does not decrease ({first:.4f} to {last:.4f} in {len(losses)} epochs)"
     elif last >= STALLED * max(before, guessing):
-        message = f"the training loss stays at that of guessing ({last:.4f} after {len(losses)} epochs)"
+        message = f"the training loss stays at {last:.4f} after {len(losses)} epochs, no better than guessing"
+        message += f" ({guessing:.4f})"
     else:
         return []
     causes = []

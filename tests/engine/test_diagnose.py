@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,10 @@ def test_a_loss_that_is_low_from_the_start_need_not_decrease() -> None:
 
 def test_a_loss_that_falls_to_that_of_guessing_and_stays_there() -> None:
     """As when a high learning rate has killed every unit but the last biases."""
-    falling = [row(train_loss=loss) for loss in (5, 0.694, 0.693)]
-    (finding,) = judge(*falling)
-    assert finding.message == "the training loss stays at that of guessing (0.6930 after 3 epochs)"
-    assert judged(*[row(train_loss=loss) for loss in (5, 2, 0.693)]) == [], "still falling"
+    (finding,) = judge(*[row(train_loss=loss) for loss in (5, 0.694, 0.694, 0.693)])
+    assert finding.message == "the training loss stays at 0.6930 after 4 epochs, no better than guessing (0.6931)"
+    assert judged(*[row(train_loss=loss) for loss in (5, 2, 0.694, 0.693)]) == [], "still falling"
+    assert judged(*[row(train_loss=loss) for loss in (0.8, 0.76, 0.75)]) == [], "slowly, and not there yet"
 
 
 def test_the_loss_of_guessing_is_that_of_the_best_constant_answer() -> None:
@@ -183,18 +184,20 @@ def test_an_absurd_learning_rate_is_said_at_the_epoch_and_at_the_end(strangers: 
     for finding in [event.finding for event in of(done.events, Found) if event.finding.code == "loss-exploded"]:
         assert finding.severity == "warning"
         assert re.fullmatch(r"the training loss of \S+ is far above that of guessing \(0\.693\)", finding.message)
-        assert finding.advice == "lower --lr (now 100); set --clip-grad 1"
+        assert finding.advice == "lower --lr (now 100), or set --clip-grad 1"
 
 
 def test_which_loss_has_exploded_and_why() -> None:
     (finding,) = judge(row(train_loss=3.7e12), known={"lr": 12.8})
     assert finding.message == "the training loss of 3.7e+12 is far above that of guessing (0.693)"
-    assert finding.advice == "set --lr below 12.8, the automatic learning rate; set --clip-grad 1"
+    assert finding.advice == "set --lr below 12.8, the automatic learning rate, or set --clip-grad 1"
     (finding,) = judge(row(val_loss=3.7e12), lr=100.0, clip_grad=1.0)
     assert finding.message == "the validation loss of 3.7e+12 is far above that of guessing (0.693)"
     assert finding.advice == "lower --lr (now 100)"
     (finding,) = judge(row(val_loss=3.7e12), lr=100.0, known={"batch_norm": True})
     assert finding.advice.startswith("BatchNorm's statistics may not be those of the data yet")
+    (finding,) = judge(row(train_loss=3.7e12), weight_decay=1e6, clip_grad=1.0, lr=0.1)
+    assert finding.advice == "lower --weight-decay (now 1e+06), or lower --lr (now 0.1)"
     assert judge(row(train_loss=5.0, val_loss=5.0)) == []
     assert judge(row(val_loss=None, val_acc=None)) == []
     assert judged(*[row(train_loss=1e9)] * 3) == ["loss-exploded"], "the labels are not to blame"
@@ -293,6 +296,8 @@ def test_weights_are_advised_where_there_are_some(pictures: Path, asked: dict[st
     known = facts_of(plan, state.model.network)
     assert known.could_be_pretrained == advised
     assert known.batch_norm == (asked["arch"] == "resnet18")
+    frozen = replace(plan, config=replace(plan.config, freeze_epochs="all"))
+    assert not facts_of(frozen, state.model.network).batch_norm, "its statistics stay as they are"
     assert (known.train.tolist(), known.held_out) == ([8, 8, 8], False)
     history = [row(train_loss=1 / epoch, train_acc=0.95, val_acc=0.8) for epoch in (1, 2, 3)]
     (finding,) = judge(*history, known={"could_be_pretrained": advised})

@@ -60,7 +60,7 @@ def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
         for batch in plan.batches.epoch(epoch):
             loss = weighted(network(batch.images), batch.labels, weight, smoothing) / weight[batch.labels].sum()
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             if "clip_grad" in asked:
                 nn.utils.clip_grad_norm_(network.parameters(), asked["clip_grad"])
             optimizer.step()

@@ -116,9 +116,9 @@ def test_the_automatic_warm_up_is_5_percent_of_the_steps_and_5_epochs_at_most() 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "constant"])
 def test_every_warm_up_leaves_a_step_at_the_full_rate(schedule: str) -> None:
     """Whatever the length of run and warm-up; what is longer is refused, see test_config.py."""
-    shares = ["auto", 0.3, 0.499, *([] if schedule == "step" else [0.96, 0.999])]
+    shares = [None, 0.3, 0.499, *([] if schedule == "step" else [0.96, 0.999])]
     for steps_per_epoch, epochs, share in itertools.product((1, 2, 3, 100), (1, 2, 5, 40), shares):
-        warmup = share if isinstance(share, str) else share * epochs
+        warmup = "auto" if share is None else share * epochs
         config = tiny(".", schedule=schedule, epochs=epochs, warmup_epochs=warmup)
         steps, total = int(choose_warmup(config, steps_per_epoch).value), epochs * steps_per_epoch
         assert max(lr_factor(schedule, step, total, steps) for step in range(total)) == 1, (steps, total)
