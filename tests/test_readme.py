@@ -37,6 +37,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
+def shell_script(name: str) -> str:
+    """Return the block of shell that names itself so."""
+    (script,) = (block for block in blocks("sh") if block.startswith(f"#!/bin/sh\n# {name} "))
+    return script
+
+
 def generated(readme: str) -> str:
     """Return the README with its tables made anew from the code."""
 
@@ -131,7 +137,7 @@ def test_a_program_without_imgcls_gives_the_same_answer(
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
 def test_the_shell_script_picks_the_best_of_three(tour: Path, tmp_path: Path) -> None:
     """With small networks in place of large ones, and one epoch."""
-    (script,) = blocks("sh")
+    script = shell_script("best-of-three.sh")
     for large, small in (
         ("resnet18", "lenet"),
         ("mobilenet_v3_small", "simple-cnn"),
@@ -145,6 +151,36 @@ def test_the_shell_script_picks_the_best_of_three(tour: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert re.search(r"^[\d.]+ % of 150 test images$", done.stdout, re.M)
     assert (tmp_path / "best-of-three.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("ends", "calls", "code"),
+    [
+        *((f"{code}", 1, code) for code in (2, 3, 4, 6, 130)),  # would be the same again
+        *((f"{code} {code} {code}", 3, code) for code in (1, 7, 8, 75, 137, 143)),  # may pass, and did not
+        ("7 8 0", 3, 0),
+        ("7 8 137+ 1 1 0", 6, 0),  # an epoch ended in the third
+        ("1+ 1+ 1+ 1+ 1 1 1", 7, 1),
+    ],
+)
+def test_the_loop_ends(tmp_path: Path, ends: str, calls: int, code: int) -> None:
+    """A command that ends with these codes, one after the other; + where an epoch has been saved."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "ends").write_text("\n".join(ends.split()) + "\n")
+    (tmp_path / "sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "train").write_text("""#!/bin/sh
+echo >> calls
+end=$(sed -n "$(wc -l < calls)p" ends)
+[ "$end" = "${end%+}" ] || echo {} >> "$2/metrics.jsonl"
+[ "$1" = "two words" ] && exit "${end%+}"
+""")
+    for name in ("sleep", "train"):
+        (tmp_path / name).chmod(0o700)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    line = ["sh", "-c", shell_script("until-done.sh"), "until-done.sh", "run", "train", "two words", "run"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert len((tmp_path / "calls").read_text().splitlines()) == calls
 
 
 def test_every_command_is_mentioned() -> None:
