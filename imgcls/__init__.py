@@ -8,17 +8,16 @@ for prediction in imgcls.predict("photographs/", "best.pt"):
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DataConfig", "TrainConfig", "__version__", "evaluate", "export", "load", "predict", "train"]
+__all__ = ["TrainConfig", "__version__", "evaluate", "export", "load", "predict", "train"]
 
 if TYPE_CHECKING:
-    from imgcls.config import DataConfig, TrainConfig
+    from imgcls.config import TrainConfig
     from imgcls.engine.evaluate import evaluate
     from imgcls.engine.train import train
     from imgcls.exporters.export import export
     from imgcls.inference.model import load, predict
 
 _HOMES = {
-    "DataConfig": "imgcls.config:DataConfig",
     "TrainConfig": "imgcls.config:TrainConfig",
     "evaluate": "imgcls.engine.evaluate:evaluate",
     "export": "imgcls.exporters.export:export",

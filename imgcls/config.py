@@ -5,10 +5,11 @@ value of None means "auto", to be decided (with a printed reason) once the data 
 """
 
 import math
+import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
 from imgcls import habits
@@ -19,6 +20,7 @@ ResizeRule = Literal["crop", "squash", "pad"]
 Decode = Literal["full", "scaled"]
 
 DIGIT_DATASETS = ("mnist", "svhn")  # a mirrored digit is another picture: no flip by default
+EVALUATED = ("train", "val", "test")  # splits
 SMALL_IMAGE = 40  # pixels; up to this side, crops are pad-and-crop and ResNets get the small stem
 
 
@@ -26,17 +28,16 @@ def setting(
     default: Any,
     help: str,
     *,
-    flag: str = "",
     low: float | None = None,
     high: float | None = None,
     known: Mapping[str, str] | None = None,
     auto: str = "",
 ) -> Any:
-    """Make a dataclass field that also carries its flag, help sentence and bounds.
+    """Make a dataclass field that also carries its help sentence and bounds.
 
     `low` and `high` are inclusive; `known` lists the valid names; `auto` says what None means.
     """
-    metadata = {"help": help, "flag": flag, "low": low, "high": high, "known": known, "auto": auto}
+    metadata = {"help": help, "low": low, "high": high, "known": known, "auto": auto}
     return field(default=default, metadata=metadata)
 
 
@@ -44,7 +45,7 @@ def setting(
 class DataConfig:
     """What `train` and `inspect-batch` share: which images, and how they become batches."""
 
-    source: str = setting("", "Folder of images, or a data set by name (NAME or NAME:ROOT).", flag="data")
+    data: str = setting("", "Folder of images, or a data set by name (NAME or NAME:ROOT).")
     arch: str = setting("resnet18", "Architecture.", known=ARCHITECTURES)
     size: int | None = setting(
         None,
@@ -99,10 +100,9 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything `train` can be told."""
+class TrainConfig(DataConfig):
+    """Everything `train` can be told, by the names of its options; paths may be `pathlib.Path`."""
 
-    data: DataConfig = field(default_factory=DataConfig)
     freeze_epochs: int | Literal["all"] = setting(
         0, "Epochs in which only the head learns, BatchNorm of the backbone in eval mode.", low=0
     )
@@ -168,7 +168,7 @@ class TrainConfig:
         Raises:
             UsageError: naming the flags to change.
         """
-        check(self)
+        super().__post_init__()
         if self.resume and self.out is None:
             raise UsageError("--resume needs --out: name the run folder to continue")
         if self.resume and self.overwrite:
@@ -196,29 +196,19 @@ class TrainConfig:
             raise UsageError(f"--amp needs CUDA, not --device {self.device}: drop --amp")
 
 
-Config = DataConfig | TrainConfig
-
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def settings(config_type: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
-    """Yield each field of a config type with its resolved type, nested types in place of their field."""
+    """Yield each field of a config type with its resolved type."""
     hints = typing.get_type_hints(config_type)
     for item in fields(config_type):
-        if is_dataclass(hints[item.name]):
-            yield from settings(hints[item.name])
-        else:
-            yield item, hints[item.name]
-
-
-def key(item: Field[Any]) -> str:
-    """Return the name of a setting in JSON and, with dashes, on the command line."""
-    return str(item.metadata["flag"] or item.name)
+        yield item, hints[item.name]
 
 
 def flag(item: Field[Any]) -> str:
     """Return the command-line flag of a setting."""
-    return "--" + key(item).replace("_", "-")
+    return "--" + item.name.replace("_", "-")
 
 
 def choices(hint: Any) -> tuple[str, ...]:
@@ -267,15 +257,17 @@ def parse_device(text: str) -> tuple[str, int | None]:
 
 
 def check(config: Any) -> None:
-    """Hold each field of a config against its words and bounds.
+    """Hold each field of a config against its words and bounds; a path becomes text.
 
     Raises:
         UsageError: naming the flag, the value given and what is allowed.
     """
-    hints = typing.get_type_hints(type(config))
-    for item in fields(config):
-        value, hint = getattr(config, item.name), hints[item.name]
-        if is_dataclass(value) or (value is None and item.metadata["auto"]):
+    for item, hint in settings(type(config)):
+        value = getattr(config, item.name)
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+            object.__setattr__(config, item.name, value)
+        if value is None and item.metadata["auto"]:
             continue
         known, low, high = (item.metadata[name] for name in ("known", "low", "high"))
         if known is not None and value not in known:
@@ -285,6 +277,17 @@ def check(config: Any) -> None:
         if isinstance(value, str):
             continue
         _check_bounds(flag(item), value, low, high)
+
+
+def check_word(flag: str, value: str, words: Collection[str]) -> None:
+    """Hold an option that is no setting of `train` against the words it accepts.
+
+    Raises:
+        UsageError: naming the flag, the value given and what to choose from.
+    """
+    if value not in words:
+        hint = habits.value(flag, value, words)
+        raise UsageError(f"{flag} {value}: not known{hint}; choose from: {', '.join(words)}")
 
 
 def check_number(flag: str, value: Any, kind: type[int] | type[float], low: float, high: float | None = None) -> None:
@@ -304,16 +307,9 @@ def _check_bounds(flag: str, value: float, low: float | None, high: float | None
         raise UsageError(f"{flag} {value}: must be {bounds}")
 
 
-def to_dict(config: Config) -> dict[str, Any]:
-    """Return the settings as they were asked for, flat, with the keys of the flags; "auto" stays "auto"."""
-    values: dict[str, Any] = {}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if isinstance(value, DataConfig):
-            values |= to_dict(value)
-        else:
-            values[key(item)] = "auto" if value is None else value
-    return values
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as they were asked for, by name; "auto" stays "auto"."""
+    return {name: "auto" if value is None else value for name, value in vars(config).items()}
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
@@ -322,19 +318,17 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         UsageError: an unknown key or an invalid value.
     """
-    known = {key(item): item for item, _ in settings(TrainConfig)}
+    known = {item.name: item for item in fields(TrainConfig)}
     for name in values:
         if name not in known:
             meant = (habits.option(f"--{name}", [flag(item) for item in known.values()]) or "")[2:].replace("-", "_")
             hint = f" (did you mean '{meant}'?)" if meant in known else nearest(name, known)
             raise UsageError(f"unknown setting '{name}'{hint}")
     plain: dict[str, Any] = {
-        known[name].name: None if value == "auto" and known[name].metadata["auto"] else value
-        for name, value in values.items()
+        name: None if value == "auto" and known[name].metadata["auto"] else value for name, value in values.items()
     }
-    inner: dict[str, Any] = {item.name: plain.pop(item.name) for item in fields(DataConfig) if item.name in plain}
     try:
-        return TrainConfig(data=DataConfig(**inner), **plain)
+        return TrainConfig(**plain)
     except TypeError as error:
         raise UsageError(f"a setting has a value of the wrong type: {error}") from error
 

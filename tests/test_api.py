@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawing import draw_tree
@@ -22,8 +23,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(data: Path, out: Path) -> imgcls.TrainConfig:
-    inner = imgcls.DataConfig(source=str(data), arch="simple-cnn", batch_size=4, workers=0)
-    return imgcls.TrainConfig(data=inner, epochs=2, device="cpu", out=str(out))
+    common: dict[str, Any] = {"batch_size": 4, "workers": 0, "device": "cpu"}
+    return imgcls.TrainConfig(data=str(data), arch="simple-cnn", epochs=2, out=str(out), **common)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_nothing_below_the_command_line_prints(data: Path, tmp_path: Path, capfd
 
 def test_evaluate_gives_the_stored_accuracy(data: Path, trained: Finished) -> None:
     assert trained.best is not None
-    report = imgcls.evaluate(str(data), trained.best, device="cpu", workers=0)
+    report = imgcls.evaluate(data, Path(trained.best), device="cpu", workers=0)
     assert (report.split, report.images) == ("val", 5)
     assert report.accuracy == trained.card.metrics["accuracy"]
 
@@ -97,6 +98,24 @@ def test_export_takes_paths_and_says_what_it_compared(trained: Finished, tmp_pat
     assert done.probability_difference < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"split": "tset"}, r"--split tset: not known \(did you mean 'test'\?\)"),
+        ({"batch_size": 0}, "--batch-size 0: must be 1 or more"),
+        ({"workers": -1}, "--workers -1: must be 0 or more"),
+        ({"limit": 0}, "--limit 0: must be 1 or more"),
+        ({"threshold": 2.0}, "--threshold 2.0: must be 0 to 1"),
+    ],
+)
+def test_evaluate_refuses_what_its_options_refuse(
+    data: Path, trained: Finished, option: dict[str, Any], sentence: str
+) -> None:
+    assert trained.best is not None
+    with pytest.raises(UsageError, match=sentence):
+        imgcls.evaluate(data, trained.best, device="cpu", **option)
+
+
 def test_expected_failures_have_one_base(data: Path) -> None:
     with pytest.raises(ImgclsError):
         imgcls.load("nothing.pt")
@@ -106,7 +125,7 @@ def test_expected_failures_have_one_base(data: Path) -> None:
 
 def test_the_public_names() -> None:
     functions = ["evaluate", "export", "load", "predict", "train"]
-    assert imgcls.__all__ == ["DataConfig", "TrainConfig", "__version__", *functions]
+    assert imgcls.__all__ == ["TrainConfig", "__version__", *functions]
     assert dir(imgcls) == imgcls.__all__, "what a prompt offers after a dot"
     assert all(getattr(imgcls, name) is not None for name in imgcls.__all__)
     with pytest.raises(AttributeError, match="module 'imgcls' has no attribute 'trian'"):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from imgcls import config
-from imgcls.config import DataConfig, TrainConfig
+from imgcls.config import TrainConfig
 from imgcls.errors import UsageError
 
-SETTINGS = {config.key(item): (item, hint) for item, hint in config.settings(TrainConfig)}
+SETTINGS = {item.name: (item, hint) for item, hint in config.settings(TrainConfig)}
 
 
 def refused(**settings: Any) -> str:
@@ -49,8 +49,8 @@ def test_the_documented_options_all_exist() -> None:
 
 def test_the_defaults_are_the_documented_ones() -> None:
     run = TrainConfig()
-    assert (run.data.arch, run.data.batch_size, run.data.val_split, run.data.seed) == ("resnet18", 64, 0.2, 0)
-    assert (run.data.augment, run.data.resize, run.data.size, run.data.workers) == ("standard", "crop", None, None)
+    assert (run.arch, run.batch_size, run.val_split, run.seed) == ("resnet18", 64, 0.2, 0)
+    assert (run.augment, run.resize, run.size, run.workers) == ("standard", "crop", None, None)
     assert (run.epochs, run.optimizer, run.lr, run.momentum, run.weight_decay) == (20, "adamw", None, 0.9, 1e-4)
     assert (run.schedule, run.accumulate, run.monitor, run.stem, run.device) == (
         *("cosine", 1, "val-acc", "auto", "auto"),
@@ -165,14 +165,19 @@ def test_combinations_that_make_sense_are_taken() -> None:
         settings = {"epochs": 3, "schedule": schedule, "warmup_epochs": epochs}
         assert config.from_dict(settings).warmup_epochs == epochs
     for flip in (None, True):
-        assert config.from_dict({"alternate_flip": True, "flip": flip}).data.alternate_flip
+        assert config.from_dict({"alternate_flip": True, "flip": flip}).alternate_flip
 
 
 def test_to_dict_and_from_dict_are_inverse_through_json(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     weights.touch()
     asked = TrainConfig(
-        data=DataConfig(source="pets/", arch="lenet", size=48, rotate=15, flip=False, weights=str(weights)),
+        data="pets/",
+        arch="lenet",
+        size=48,
+        rotate=15,
+        flip=False,
+        weights=str(weights),
         freeze_epochs="all",
         lr=0.01,
         amp=False,
@@ -185,6 +190,11 @@ def test_to_dict_and_from_dict_are_inverse_through_json(tmp_path: Path) -> None:
     assert set(values) == set(SETTINGS)
     assert config.from_dict(json.loads(json.dumps(values))) == asked
     assert config.from_dict({}) == TrainConfig()
+
+
+def test_paths_become_text(tmp_path: Path) -> None:
+    asked = TrainConfig(data=tmp_path, out=tmp_path / "run")  # type: ignore[arg-type]
+    assert (asked.data, asked.out) == (str(tmp_path), str(tmp_path / "run"))
 
 
 def test_configs_are_frozen_and_hashable() -> None:

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgcls import habits
 from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_table, talk, write_json
-from imgcls.errors import UsageError, counted
+from imgcls.config import EVALUATED, check_word
+from imgcls.errors import counted
 from imgcls.files import check_result
 
 if TYPE_CHECKING:
     from imgcls.schema import BinaryReport, EvalReport
 
-SPLITS = ("train", "val", "test")
 MOST_COLUMNS = 12  # classes up to which the confusion matrix is printed
 MOST_ROWS = 200  # classes up to which each has a row
 WORST_ROWS = 20  # classes that have one when there are more
@@ -33,10 +32,10 @@ def evaluate(
         str | None,
         typer.Option(
             "--split",
-            metavar="|".join(SPLITS),
+            metavar="|".join(EVALUATED),
             show_default="test if there is one, else validation",
             help="Which images.",
-            autocompletion=lambda: SPLITS,
+            autocompletion=lambda: EVALUATED,
         ),
     ] = None,
     out: Annotated[
@@ -87,9 +86,8 @@ def evaluate(
 
     imgcls evaluate --data dataset/ --out report/ --predictions worst-first.csv
     """
-    if split is not None and split not in SPLITS:
-        hint = habits.value("--split", split, SPLITS)
-        raise UsageError(f"--split {split}: not known{hint}; choose from: {', '.join(SPLITS)}")
+    if split is not None:
+        check_word("--split", split, EVALUATED)
     if json is not None and json != "-":
         check_result(json, "--json", data=data, kept=[ckpt, *([predictions] if predictions else [])], kind="JSON")
     from imgcls.cli.progress import Progress

@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from imgcls import habits
 from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.output import printable, show_finding, show_table, talk, write_json
-from imgcls.config import DataConfig, from_dict
-from imgcls.errors import UsageError
+from imgcls.config import DataConfig, check_word, from_dict
 from imgcls.files import check_result
 
 SPLITS = ("train", "val")
@@ -39,14 +37,12 @@ def inspect_batch(
 
     imgcls inspect-batch --data dataset/ --output grid.png
     """
-    if split not in SPLITS:
-        hint = habits.value("--split", split, SPLITS)
-        raise UsageError(f"--split {split}: not known{hint}; choose from: {', '.join(SPLITS)}")
-    config = from_dict(given).data
+    check_word("--split", split, SPLITS)
+    config = from_dict(given)
     if output is not None:
-        check_result(output, "--output", data=config.source, kind="picture")
+        check_result(output, "--output", data=config.data, kind="picture")
     if json is not None and json != "-":
-        check_result(json, "--json", data=config.source, kept=[output] if output else [], kind="JSON")
+        check_result(json, "--json", data=config.data, kept=[output] if output else [], kind="JSON")
     from imgcls.engine.inspect import inspect
 
     inspection = inspect(config, split)

@@ -77,9 +77,9 @@ def with_settings(config_type: type[Any]) -> Callable[[Callable[..., None]], Cal
             for item, hint in items:
                 value = values.pop(item.name)
                 if value is not None:
-                    given[config.key(item)] = config.parse(item, hint, value) if isinstance(value, str) else value
-                    if given[config.key(item)] is None:
-                        given[config.key(item)] = "auto"
+                    given[item.name] = config.parse(item, hint, value) if isinstance(value, str) else value
+                    if given[item.name] is None:
+                        given[item.name] = "auto"
             command(given=given, **values)
 
         parameters = [

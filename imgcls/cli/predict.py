@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from imgcls import habits
 from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_finding, talk
+from imgcls.config import check_word
 from imgcls.errors import Exit, UsageError
 from imgcls.files import csv_line
 
@@ -75,9 +75,7 @@ def predict(
 
     imgcls predict cat.jpg --ckpt best.pt
     """
-    if format not in FORMATS:
-        hint = habits.value("--format", format, FORMATS)
-        raise UsageError(f"--format {format}: not known{hint}; choose from: {', '.join(FORMATS)}")
+    check_word("--format", format, FORMATS)
     from imgcls.inference.inputs import CONVERTIBLE, WAYS, expand
     from imgcls.inference.model import load, positive_index
     from imgcls.pixels.dim import finding

@@ -83,7 +83,7 @@ def _check_summary(json: str, settings: TrainConfig, config: str | None) -> None
         if os.path.basename(json) == "config.json":
             raise UsageError(f"--json {json}: is the run's own; name another file")
         return
-    check_result(json, "--json", data=settings.data.source, kept=[config] if config else [])
+    check_result(json, "--json", data=settings.data, kept=[config] if config else [])
 
 
 def summary(finished: Finished) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
         return
     say(f"checkpoint: {finished.best}" + (f" (and {finished.linked} points at it)" if finished.linked else ""))
     name = "" if finished.linked else f" --ckpt {shlex.quote(finished.best)}"
-    talk(f"next: imgcls evaluate --data {shlex.quote(settings.data.source)}{name}")
+    talk(f"next: imgcls evaluate --data {shlex.quote(settings.data)}{name}")
     talk(f"      imgcls predict IMAGE{name}")
 
 

@@ -35,8 +35,8 @@ def started(state: State, plan: Plan, out: str | None) -> Started:
 def recipe(plan: Plan) -> str:
     """Return the recipe in one line."""
     config = plan.config
-    asked, images = config.data.batch_size * config.accumulate * plan.world.size, plan.effective_batch
-    batch = f"batch {config.data.batch_size} x {config.accumulate} x {plan.world.size} = {asked}"
+    asked, images = config.batch_size * config.accumulate * plan.world.size, plan.effective_batch
+    batch = f"batch {config.batch_size} x {config.accumulate} x {plan.world.size} = {asked}"
     batch += f", but there are {images} images: one step per epoch" if asked > images else ""
     lr = next(choice.shown for choice in plan.choices if choice.name == "lr")
     extras = {

@@ -92,7 +92,7 @@ def facts_of(plan: Plan, network: nn.Module) -> Facts:
         label_weights=plan.class_weights.double().cpu().numpy(),
         batch_norm=has_batch_norm(network) and config.freeze_epochs != "all",
         could_be_pretrained=(pretrained.asked, pretrained.used, pretrained.missing) == ("auto", None, False)
-        and published(config.data.arch) is not None,
+        and published(config.arch) is not None,
         cached=plan.batches.cached,
     )
 
@@ -225,7 +225,7 @@ def _overfitting(history: Sequence[dict[str, Any]], facts: Facts) -> list[Findin
     if last["train_acc"] < WELL_TRAINED or last["train_acc"] - highest < GAP:
         return []
     remedies = ["more images"]
-    remedies += ["--augment strong"] if config.data.augment != "strong" else []
+    remedies += ["--augment strong"] if config.augment != "strong" else []
     remedies += ["--pretrained"] if facts.could_be_pretrained else []
     remedies += ["more --dropout or --weight-decay"]
     train, val = _percent(last["train_acc"]), _percent(last["val_acc"])
@@ -243,10 +243,10 @@ def _data_wait(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]
     waited = sum(row["data_wait"] * row["seconds"] for row in settled) / len(settled)
     if share <= WAIT or waited < SECONDS_WAITED:
         return []
-    if config.data.workers == 0:
+    if config.workers == 0:
         remedies = "raise --workers from 0"
-    elif config.data.workers is not None and config.data.workers > 2 * available_cpus():
-        remedies = f"lower --workers {config.data.workers}: there are {counted(available_cpus(), 'CPU')}"
+    elif config.workers is not None and config.workers > 2 * available_cpus():
+        remedies = f"lower --workers {config.workers}: there are {counted(available_cpus(), 'CPU')}"
     elif facts.cached:
         remedies = "a lighter --augment costs less; where crops are random, more --workers help"
     else:

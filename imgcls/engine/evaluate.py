@@ -5,6 +5,7 @@ Knows no optimisation. Sums are reduced over all processes and divided once.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls import files
+from imgcls.config import EVALUATED, check_number, check_word
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches, choose_workers, moved
 from imgcls.data.splits import for_evaluation, limited
@@ -62,7 +64,12 @@ class Evaluation:
 
 
 def evaluate(
-    data: str, ckpt: str = "best.pt", *, out: str | None = None, predictions: str | None = None, **options: Any
+    data: str | os.PathLike[str],
+    ckpt: str | os.PathLike[str] = "best.pt",
+    *,
+    out: str | os.PathLike[str] | None = None,
+    predictions: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> EvalReport:
     """Evaluate a checkpoint on a data set.
 
@@ -76,7 +83,9 @@ def evaluate(
     Raises:
         ImgclsError: as `measure`; WriteError when a file cannot be written.
     """
-    evaluation = measure(data, ckpt, out=out, predictions=predictions, **options)
+    out = None if out is None else os.fspath(out)
+    predictions = None if predictions is None else os.fspath(predictions)
+    evaluation = measure(os.fspath(data), os.fspath(ckpt), out=out, predictions=predictions, **options)
     evaluation.write(out, predictions)
     return evaluation.report
 
@@ -116,11 +125,17 @@ def measure(
         report: receives progress and findings.
 
     Raises:
-        UsageError: no such data, checkpoint, device or positive class.
+        UsageError: no such data, checkpoint, split, device or positive class, or a number out of its bounds.
         DataError: no such split, an unknown class, an image that cannot be read.
         CheckpointError: not a valid checkpoint.
         WriteError: `out` or `predictions` cannot be written.
     """
+    if split is not None:
+        check_word("--split", split, EVALUATED)
+    check_number("--batch-size", batch_size, int, low=1)
+    for flag, number, low in (("--workers", workers, 0), ("--limit", limit, 1)):
+        if number is not None:
+            check_number(flag, number, int, low)
     if out is not None:
         files.check_outside(out, data, "--out")
     if predictions is not None:
@@ -176,8 +191,8 @@ def measure(
 
 def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: float | None) -> int | None:
     """Return the index of the positive of two classes; None when there are more."""
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UsageError(f"--threshold {threshold}: is no probability; give 0 to 1")
+    if threshold is not None:
+        check_number("--threshold", threshold, float, low=0, high=1)
     if len(classes) == 2:
         return 1 if name is None else positive_index(classes, name, ckpt)
     flag = "--positive" if name is not None else "--threshold"

@@ -81,7 +81,7 @@ def _stored(pictures: Pictures, where: str, limit: int, plan: Plan, report: Repo
 
 def _progress(what: str, images: int, plan: Plan, report: Report) -> Callable[[int], None]:
     began = reported = time.monotonic()
-    size = plan.config.data.batch_size
+    size = plan.config.batch_size
 
     def told(done: int) -> None:
         nonlocal reported

@@ -57,7 +57,7 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     splits = prepared.splits
     batches = (training_batches if split == "train" else validation_batches)(replace(prepared, workers=0), config)
     if batches is None:
-        raise DataError(f"{config.source}: no validation images; type --split train")
+        raise DataError(f"{config.data}: no validation images; type --split train")
     batch = next(batches.epoch(1))
     labels = batch.labels.tolist()
     normalized = Normalize(prepared.preprocess.mean, prepared.preprocess.std)(batch.images)
@@ -65,7 +65,7 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     names = [splits.classes[label] for label in labels]
     parts = {"train": splits.train} | ({"val": splits.val} if splits.val else {})
     findings = list(splits.findings)
-    if "test" in (source := open_source(config.source)).splits:
+    if "test" in (source := open_source(config.data)).splits:
         try:
             parts["test"] = match(source.splits["test"](), splits.classes)
         except DataError as error:  # training never looks at it

@@ -63,10 +63,10 @@ def train_epoch(
     for number, batch in enumerate(moved(batches, device), start=1):
         closes_step = number % config.accumulate == 0 or number == len(plan.batches)
         images, labels, real = batch.images, batch.labels, batch.real
-        _seed_dropout(device, draws.step_seed(config.data.seed, epoch, number, world.rank))
+        _seed_dropout(device, draws.step_seed(config.seed, epoch, number, world.rank))
         share = 1.0
         if mixing:
-            images, share = mix(images, config.mixup, config.cutmix, draws.generator(config.data.seed, epoch, number))
+            images, share = mix(images, config.mixup, config.cutmix, draws.generator(config.seed, epoch, number))
         with _unsynchronised(model, closes_step):
             with torch.autocast(device.type, plan.amp, enabled=plan.amp is not None):
                 logits = model(images)

@@ -41,8 +41,8 @@ def choose_lr(config: TrainConfig, network: nn.Module, fine_tuning: bool, batch:
         gentle = fine_tuning or not has_batch_norm(network)
         base, why = (0.01, "SGD, fine-tuning or no BatchNorm") if gentle else (0.1, "SGD from scratch")
         return Choice("lr", base * ratio, f"{why}: {base:g} x {batch}/{REFERENCE_BATCH}")
-    gentle = fine_tuning and config.data.arch.startswith(FINE_TUNED_GENTLY)
-    base, why = (1e-4, f"fine-tuning {config.data.arch}") if gentle else (3e-4, config.optimizer)
+    gentle = fine_tuning and config.arch.startswith(FINE_TUNED_GENTLY)
+    base, why = (1e-4, f"fine-tuning {config.arch}") if gentle else (3e-4, config.optimizer)
     return Choice("lr", base * math.sqrt(ratio), f"{why}: {base:g} x sqrt({batch}/{REFERENCE_BATCH})")
 
 

@@ -120,11 +120,11 @@ def build(
     full_float32()
     if config.deterministic:
         make_deterministic()
-    torch.manual_seed(config.data.seed)
+    torch.manual_seed(config.seed)
     classes, start, preprocess = prepared.splits.classes, prepared.start, prepared.preprocess
     stem = _choose_stem(config, preprocess.size, start, last)
     options: dict[str, Any] = {"stem": stem.value, "dropout": config.dropout}
-    network = build_network(config.data.arch, len(classes), preprocess.size, **options)
+    network = build_network(config.arch, len(classes), preprocess.size, **options)
     said = None
     if start.state is not None:
         try:
@@ -143,8 +143,8 @@ def build(
     if config.channels_last if config.channels_last is not None else device.type != "mps":
         model = model.in_channels_last()
     smallest = _smallest_batch(config, network, len(prepared.splits.train.images), world)
-    batches = training_batches(prepared, config.data, world, smallest=smallest, pin_memory=device.type == "cuda")
-    asked_batch = config.data.batch_size * config.accumulate * world.size
+    batches = training_batches(prepared, config, world, smallest=smallest, pin_memory=device.type == "cuda")
+    asked_batch = config.batch_size * config.accumulate * world.size
     effective_batch = min(asked_batch, len(prepared.splits.train.images))  # no step reaches into the next epoch
     lr = choose_lr(config, network, start.pretrained.used is not None, effective_batch)
     warmup = choose_warmup(config, -(-len(batches) // config.accumulate))
@@ -160,10 +160,10 @@ def build(
     )
     if last is not None:
         state.restore(last.training)
-    val = validation_batches(prepared, config.data, world, pin_memory=device.type == "cuda")
+    val = validation_batches(prepared, config, world, pin_memory=device.type == "cuda")
     parts = [split.pictures for split in (batches, val) if split is not None]
     if config.cache == "disk":
-        check_outside(disk_cache.folder(), config.data.source, "$XDG_CACHE_HOME")
+        check_outside(disk_cache.folder(), config.data, "$XDG_CACHE_HOME")
     cache = Choice("cache", "off", "a dry run sees two batches")
     if not config.dry_run:
         try:
@@ -174,7 +174,7 @@ def build(
     choices = (device_choice, precision, *prepared.choices, cache, stem, lr, warmup)
     earlier, resolved = last.card.run if last else {}, {choice.name: choice.value for choice in choices}
     card = ModelCard(
-        arch=config.data.arch,
+        arch=config.arch,
         arch_options=options,
         classes=classes,
         preprocess=preprocess,
@@ -229,8 +229,8 @@ def _smallest_batch(config: TrainConfig, network: nn.Module, images: int, world:
         return 2
     if config.sync_bn:  # statistics of all processes, but not of fillers
         return max(2, world.size)
-    needs = f"{config.data.arch} has BatchNorm, which needs two images per batch and process"
-    if config.data.batch_size == 1:
+    needs = f"{config.arch} has BatchNorm, which needs two images per batch and process"
+    if config.batch_size == 1:
         raise UsageError(f"--batch-size 1: {needs}; type --batch-size 2, or --arch convnext_tiny, which has none")
     if images < 2 * world.size:
         given = f"{images} training images on {world.size} processes"  # a single one is refused with the data
@@ -254,7 +254,7 @@ def _choose_stem(config: TrainConfig, size: int, start: pretrained.Start, last: 
         return Choice("stem", "small", "the first convolution of --weights is 3x3")
     if start.pretrained.used is not None:
         return Choice("stem", "standard", "that of the weights")
-    if not has_small_stem(config.data.arch):
+    if not has_small_stem(config.arch):
         return Choice("stem", "standard", "the architecture's own")
     small = size <= SMALL_IMAGE
     return Choice("stem", "small" if small else "standard", f"input {'up to' if small else 'above'} {SMALL_IMAGE} px")

@@ -76,7 +76,7 @@ def prepare(
     world = world or World()
     with world.main_first():
         splits = for_training(
-            config.source, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
+            config.data, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
         )
     splits = _with_dim(splits, config.seed)
     if splits.val is not None and not len(splits.holdout) and config.val_split != DataConfig.val_split:

@@ -158,7 +158,7 @@ def check(config: TrainConfig) -> None:
         WriteError: it is a file, or it or a parent cannot be written.
     """
     path = Path(config.out or DEFAULT_PARENT)
-    files.check_outside(path, config.data.source, "--out")
+    files.check_outside(path, config.data, "--out")
     if config.out is not None and os.path.isdir(path) and holds_run(path) and not (config.resume or config.overwrite):
         raise UsageError(
             f"--out {path}: holds a run; type --resume to go on, --overwrite to replace it, or another --out"
@@ -176,7 +176,7 @@ def create(config: TrainConfig) -> RunFolder:
     Raises:
         WriteError: it cannot be written, or another process trains in it.
     """
-    path = Path(config.out) if config.out is not None else _new_folder(config.data.arch)
+    path = Path(config.out) if config.out is not None else _new_folder(config.arch)
     files.check_folder(path)
     lock = _locked(path)
     if config.overwrite:

@@ -62,10 +62,10 @@ def train(config: TrainConfig, report: Report = silent) -> Finished:
             if config.compile and (problem := _compiling(error)):
                 raise UsageError(f"--compile: torch cannot compile this here ({problem}); drop it") from error
             if "does not have a deterministic implementation" in str(error):
-                raise UsageError(f"--deterministic: {config.data.arch} cannot on {device.type}; drop it") from error
+                raise UsageError(f"--deterministic: {config.arch} cannot on {device.type}; drop it") from error
             if not isinstance(error, torch.OutOfMemoryError):
                 raise
-            advice = f"lower --batch-size {config.data.batch_size} and raise --accumulate to match, or lower --size"
+            advice = f"lower --batch-size {config.batch_size} and raise --accumulate to match, or lower --size"
             advice += ", or type --cache off" if device.type == "cuda" and config.cache != "off" else ""
             raise ResourceError(f"out of memory on {device}: {advice}") from error
 
@@ -86,7 +86,7 @@ def _train(config: TrainConfig, world: World, report: Report) -> Finished:
     history = last.training["history"] if last else []
     kept, lost = resume.kept(Path(str(config.out)), last.card, history) if last else (None, None)
     prepared = prepare(
-        config.data, last.card if last else None, last.holdout if last else None, world, lambda text: report(Said(text))
+        config, last.card if last else None, last.holdout if last else None, world, lambda text: report(Said(text))
     )
     for finding in prepared.splits.findings:
         report(Found(finding))
@@ -252,7 +252,7 @@ def _loss(problem: str, history: Sequence[dict[str, Any]], monitor: str) -> str:
 
 def _try_validation(state: State, plan: Plan, most_batches: int) -> None:
     """Validate a few batches and forget the result, without loader processes, which would go on holding batches."""
-    batches = validation_batches(replace(plan.prepared, workers=0), plan.config.data, plan.world)
+    batches = validation_batches(replace(plan.prepared, workers=0), plan.config, plan.world)
     if batches is not None:
         model, classes = state.validated, plan.card.classes
         count(model, batches, classes, plan.device, split="val", world=plan.world, most_batches=most_batches)
@@ -284,7 +284,7 @@ def _end(config: TrainConfig, folder: RunFolder, history: Sequence[dict[str, Any
 
 def _link(config: TrainConfig, folder: RunFolder, report: Report) -> str | None:
     """Point ./best.pt at the run's best checkpoint, when it was started here without a folder and a limit."""
-    if config.data.limit is not None or not folder.is_here_by_default():
+    if config.limit is not None or not folder.is_here_by_default():
         return None
     link = Path("best.pt")
     if files.point(link, Path(run_folder.DEFAULT_PARENT) / folder.path.name / "best.pt"):

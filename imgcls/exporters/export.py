@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgcls import checkpoint, files, habits
+from imgcls import checkpoint, files
+from imgcls.config import check_word
 from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
@@ -106,10 +107,7 @@ def export(
 def _target(ckpt: str, format: str, output: str | None, input: str) -> str:
     """Check what was typed, and return the path to write."""
     for flag, value, known in (("--format", format, EXPORTERS), ("--input", input, INPUTS)):
-        if value not in known:
-            raise UsageError(
-                f"{flag} {value}: not known{habits.value(flag, value, known)}; choose from: {', '.join(known)}"
-            )
+        check_word(flag, value, known)
     if format == "safetensors" and input != "uint8":
         raise UsageError(f"--input {input}: safetensors holds weights and no network; drop --input")
     target = output or f"{os.path.splitext(ckpt)[0]}.{format}"

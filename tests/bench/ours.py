@@ -41,7 +41,7 @@ def settings(data: Path, **asked: Any) -> TrainConfig:
 
 def batches(data: Path, **asked: Any) -> Batches:
     """Return training batches of all images from files, as `train` makes them."""
-    config = settings(data, val_split=0.0, **asked).data
+    config = settings(data, val_split=0.0, **asked)
     return training_batches(prepare(config), config)
 
 
@@ -62,7 +62,7 @@ def epochs(some: Batches, count: int = 1) -> Callable[[], Iterable[Any]]:
 
 def built(config: TrainConfig) -> tuple[State, Plan]:
     """Put a run together as `train` does, its images held where the settings say."""
-    state, plan, _ = build(config, prepare(config.data), World(), None)
+    state, plan, _ = build(config, prepare(config), World(), None)
     return state, hold(state, plan, silent)
 
 

@@ -66,7 +66,7 @@ def tiny(data: Path | str, **asked: Any) -> TrainConfig:
 
 def built(config: TrainConfig) -> tuple[State, Plan]:
     """Put a run together as `train` does."""
-    state, plan, _ = plan_module.build(config, prepare(config.data), World(), None)
+    state, plan, _ = plan_module.build(config, prepare(config), World(), None)
     return state, plan
 
 

@@ -19,7 +19,7 @@ pytest_plugins = ("small_runs",)
 
 
 def inspected(data: Path, split: str = "train", **asked: Any) -> Inspection:
-    return inspect(tiny(data, **asked).data, split)
+    return inspect(tiny(data, **asked), split)
 
 
 def test_it_is_the_first_batch_of_training(pictures: Path, seen: Seen) -> None:

@@ -16,7 +16,7 @@ from small_runs import Seen, built, draw, of, run, same, started, tiny, warnings
 from torch import nn
 
 from imgcls import registry
-from imgcls.config import TrainConfig, key, settings
+from imgcls.config import TrainConfig, settings
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
@@ -88,7 +88,7 @@ TESTS = {
 
 
 def test_every_option_has_a_test() -> None:
-    assert {key(item) for item, _ in settings(TrainConfig)} == set(TESTS)
+    assert {item.name for item, _ in settings(TrainConfig)} == set(TESTS)
     for where in TESTS.values():
         file, name = where.split("::")
         assert re.search(rf"^def {name}\(", (Path(__file__).parent / file).read_text(), re.MULTILINE), where
@@ -193,7 +193,7 @@ def test_flip_is_off_for_digits_unless_asked(monkeypatch: pytest.MonkeyPatch, se
     )
     assert torch.equal(plain, auto)
     assert not torch.equal(plain, asked)
-    choices = {choice.name: choice for choice in prepare(tiny("mnist", augment="light").data).choices}
+    choices = {choice.name: choice for choice in prepare(tiny("mnist", augment="light")).choices}
     assert (choices["flip"].value, choices["flip"].reason) == (False, "mnist shows digits")
 
 
@@ -303,7 +303,7 @@ def test_seed(pictures: Path, seen: Seen) -> None:
 
 def test_the_seed_decides_the_hold_out(tmp_path: Path) -> None:
     data = draw(tmp_path / "flat", {"blue": 10, "red": 10})
-    chosen = [prepare(tiny(data, seed=seed).data).splits.holdout.tolist() for seed in (0, 0, 1)]
+    chosen = [prepare(tiny(data, seed=seed)).splits.holdout.tolist() for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
@@ -387,7 +387,7 @@ def test_weights(pictures: Path, tmp_path: Path) -> None:
 
 def test_weights_give_size_and_normalisation_too(pictures: Path, tmp_path: Path) -> None:
     first = run(tiny(pictures, out=str(tmp_path / "first"), size=20))
-    assert prepare(tiny(pictures, weights=str(first.folder / "best.pt")).data).preprocess.size == 20
+    assert prepare(tiny(pictures, weights=str(first.folder / "best.pt"))).preprocess.size == 20
 
 
 def test_stem(pictures: Path, seen: Seen) -> None:
@@ -532,7 +532,7 @@ def test_sync_bn(pictures: Path) -> None:
 def test_sync_bn_on_cuda(pictures: Path) -> None:
     """As the first of two processes would build it."""
     config = tiny(pictures, arch="bn-cnn", sync_bn=True, device="cuda")
-    state, _, _ = plan_module.build(config, prepare(config.data), World(rank=0, size=2), None)
+    state, _, _ = plan_module.build(config, prepare(config), World(rank=0, size=2), None)
     norms = [layer for layer in state.model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     assert len(norms) == 6
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in norms)

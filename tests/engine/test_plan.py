@@ -33,7 +33,7 @@ def test_a_saved_state_is_restored_whole(pictures: Path, tmp_path: Path) -> None
     save(tmp_path / "last.pt", Checkpoint(plan.card, average, NO_HOLDOUT, state.training_dict()))
 
     last = load(tmp_path / "last.pt")
-    restored, _, said = build(config, prepare(config.data, last.card, last.holdout), World(), last)
+    restored, _, said = build(config, prepare(config, last.card, last.holdout), World(), last)
     assert said is None
     assert same(restored.model.network.state_dict(), network)
     assert same(restored.validated.network.state_dict(), average)
@@ -76,7 +76,7 @@ def test_the_effective_batch_and_the_steps_of_an_epoch(pictures: Path) -> None:
 def cut(data: Path, processes: int, **asked: Any) -> list[int]:
     """Return the sizes of the batches of all processes together (a dry run asks the others nothing)."""
     config = tiny(data, dry_run=True, **asked)
-    _, plan, _ = build(config, prepare(config.data), World(0, processes, 0, 1), None)
+    _, plan, _ = build(config, prepare(config), World(0, processes, 0, 1), None)
     return [int(size) for size in np.diff(plan.batches.places.bounds)]
 
 

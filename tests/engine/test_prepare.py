@@ -37,7 +37,7 @@ def of_sizes(root: Path, *sizes: tuple[int, int]) -> Path:
 
 
 def prepared(data: Path | str, **asked: Any) -> Prepared:
-    return prepare(tiny(data, **{"pretrained": False} | asked).data)
+    return prepare(tiny(data, **{"pretrained": False} | asked))
 
 
 def choice(name: str, found: Prepared) -> Choice:
@@ -78,11 +78,11 @@ def test_the_stem_is_small_up_to_40_px(tmp_path: Path) -> None:
     data = of_sizes(tmp_path, (16, 16), (16, 16))
     for size, stem, reason in ((40, "small", "input up to 40 px"), (41, "standard", "input above 40 px")):
         config = tiny(data, arch="resnet18", size=size, pretrained=False)
-        _, plan, _ = build(config, prepare(config.data), World(), None)
+        _, plan, _ = build(config, prepare(config), World(), None)
         assert plan.card.arch_options["stem"] == stem
         assert Choice("stem", stem, reason) in plan.choices
     config = tiny(data, arch="lenet", size=40)
-    _, plan, _ = build(config, prepare(config.data), World(), None)
+    _, plan, _ = build(config, prepare(config), World(), None)
     assert Choice("stem", "standard", "the architecture's own") in plan.choices
 
 
@@ -91,7 +91,7 @@ def test_pretrained_weights_keep_their_stem(tmp_path: Path, monkeypatch: pytest.
     start = Start(Pretrained(asked="yes", used="torchvision ResNet18", reason="cached"), state=state)
     monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size, say: start)
     config = tiny(of_sizes(tmp_path, (16, 16), (16, 16)), arch="resnet18")
-    _, plan, said = build(config, prepare(config.data), World(), None)
+    _, plan, said = build(config, prepare(config), World(), None)
     assert Choice("stem", "standard", "that of the weights") in plan.choices
     assert said == "starting from torchvision ResNet18: new head for 2 classes"
 
@@ -155,7 +155,7 @@ def test_known_statistics_are_plausible() -> None:
 
 
 def test_training_batches_are_shuffled_and_augmented_and_validation_is_not(pictures: Path) -> None:
-    config = tiny(pictures, augment="standard", batch_size=24).data
+    config = tiny(pictures, augment="standard", batch_size=24)
     found = prepare(config)
     first, again, second = (next(training_batches(found, config).epoch(epoch)) for epoch in (1, 1, 2))
     assert torch.equal(first.images, again.images)
@@ -169,30 +169,30 @@ def test_training_batches_are_shuffled_and_augmented_and_validation_is_not(pictu
 
 
 def test_no_validation_images_no_validation_batches(pictures: Path) -> None:
-    config = tiny(pictures / "train", val_split=0).data
+    config = tiny(pictures / "train", val_split=0)
     assert validation_batches(prepare(config), config) is None
 
 
 def test_a_val_split_beside_validation_images_is_said_to_be_unused(pictures: Path) -> None:
     for share in (0.3, 0.0):
-        (note,) = prepare(tiny(pictures, val_split=share).data).splits.findings
+        (note,) = prepare(tiny(pictures, val_split=share)).splits.findings
         assert str(note) == f"--val-split {share:g} is not used; the data has validation images of its own"
-    assert prepare(tiny(pictures).data).splits.findings == ()
-    assert prepare(tiny(pictures / "train", val_split=0.3).data).splits.findings == ()
-    assert prepare(tiny(pictures / "train", val_split=0).data).splits.findings == ()
+    assert prepare(tiny(pictures)).splits.findings == ()
+    assert prepare(tiny(pictures / "train", val_split=0.3)).splits.findings == ()
+    assert prepare(tiny(pictures / "train", val_split=0)).splits.findings == ()
 
 
 def test_every_choice_has_a_reason(pictures: Path) -> None:
-    found = prepare(tiny(pictures).data)
+    found = prepare(tiny(pictures))
     assert {each.name for each in found.choices} == {"size", "weights", "mean, std", "workers"}
     assert all(each.reason for each in found.choices)
 
 
 def test_the_decisions_of_a_resumed_run_stand(pictures: Path, tmp_path: Path) -> None:
     config = tiny(pictures, size=20)
-    _, plan, _ = build(config, prepare(config.data), World(), None)
-    assert prepare(tiny(pictures).data, plan.card).preprocess == plan.card.preprocess
-    assert prepare(tiny(pictures).data).preprocess.size == 16
+    _, plan, _ = build(config, prepare(config), World(), None)
+    assert prepare(tiny(pictures), plan.card).preprocess == plan.card.preprocess
+    assert prepare(tiny(pictures)).preprocess.size == 16
 
 
 def test_only_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_only_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(FileImages, "size", watched)
     monkeypatch.setattr(FileImages, "load", lambda images, index: pytest.fail("decoded"))
-    assert prepare(tiny(data).data).preprocess.size == 16
+    assert prepare(tiny(data)).preprocess.size == 16
     assert len(opened) == 5
 
 
