@@ -137,10 +137,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: not a checkpoint of this tool, damaged, of a newer version, or with NaN weights.
     """
     if not os.path.isfile(path):
-        inside = Path(path) / "best.pt"
-        near = str(inside) if inside.is_file() else at_hand(path, (".pt", ".onnx"))
+        if os.path.isdir(path):
+            problem, inside = "is a folder", Path(path) / "best.pt"
+            near = str(inside) if inside.is_file() else None
+        else:
+            problem, near = "no such file", at_hand(path, (".pt", ".onnx"))
         hint = f" (did you mean '{near}'?)" if near else ""
-        problem = "is a folder" if os.path.isdir(path) else "no such file"
         raise UsageError(f"{path}: {problem}{hint}; name a checkpoint such as runs/…/best.pt")
     if (extension := Path(path).suffix[1:]) in EXPORTERS:
         raise CheckpointError(f"{path}: is an exported {extension} file; give the checkpoint it was made from")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from imgcls.cli.options import Given, JsonOption, with_settings
-from imgcls.cli.output import printable, show_finding, show_table, talk, write_json
+from imgcls.cli.output import number, show_facts, show_finding, show_table, talk, write_json
 from imgcls.config import DataConfig, check_word, from_dict
 from imgcls.files import check_result
 
@@ -60,18 +60,19 @@ def inspect_batch(
 
 
 def _show(values: dict[str, Any], to_stderr: bool) -> None:
-    say = talk if to_stderr else print
-    images, labels = values["images"], values["labels"]
-    say(f"images  {images['shape']} {images['dtype']}, levels {images['min']} to {images['max']}")
+    images, labels, normalized = values["images"], values["labels"], values["normalized"]
     channels = (f"{name} {', '.join(f'{value:.3f}' for value in images[name])}" for name in ("mean", "std"))
-    say(f"        per channel, of 0..1: {'; '.join(channels)}")
-    normalized = values["normalized"]
-    say(f"network [B, 3, S, S] float32, {normalized['min']:.2f} to {normalized['max']:.2f} after normalisation")
-    first = ", ".join(f"{label} {printable(name)}" for label, name in labels["first"])
-    say(f"labels  {labels['shape']} {labels['dtype']}: {first}")
-    say(f"pixels  {values['preprocessing']}")
-    for choice in values["decided"]:
-        say(f"        {choice['name']}: {choice['value']} ({choice['reason']})")
+    spread = f"{normalized['min']:.2f} to {normalized['max']:.2f}"
+    first = ", ".join(f"{label} {name}" for label, name in labels["first"])
+    facts = [
+        ("images", f"{images['shape']} {images['dtype']}, levels {images['min']} to {images['max']}"),
+        ("", f"per channel, of 0..1: {'; '.join(channels)}"),
+        ("network", f"[B, 3, S, S] float32, {spread} after normalisation"),
+        ("labels", f"{labels['shape']} {labels['dtype']}: {first}"),
+        ("pixels", str(values["preprocessing"])),
+        *(("", f"{choice['name']}: {number(choice['value'])} ({choice['reason']})") for choice in values["decided"]),
+    ]
+    show_facts(facts, 8, to_stderr)
     splits = list(values["counts"])
     rows = [
         [name, str(index), *(str(values["counts"][split][name]) for split in splits)]
