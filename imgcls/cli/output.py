@@ -40,16 +40,16 @@ def wrapped(text: str, columns: int, indent: int) -> str:
     """Break a text between words, so that what follows the first line stands under `indent`."""
     from rich.cells import cell_len
 
-    lines, used = [""], 0
-    for word in text.split(" "):
-        if used and used + 1 + cell_len(word) > columns:
-            lines.append(" " * indent)
-            used = indent
-        elif used:
-            lines[-1] += " "
-            used += 1
-        lines[-1] += word
-        used += cell_len(word)
+    first, *words = text.split(" ")
+    lines, used = [first], cell_len(first)
+    for word in words:
+        # Nothing is won by leaving the first word of a line, such as a long path, for the next one.
+        if word and used + 1 > indent and used + 1 + cell_len(word) > columns:
+            lines.append(" " * indent + word)
+            used = indent + cell_len(word)
+        else:
+            lines[-1] += f" {word}"
+            used += 1 + cell_len(word)
     return "\n".join(lines)
 
 

@@ -214,8 +214,10 @@ def test_lines_are_broken_between_words_and_go_on_in_their_column() -> None:
     assert output.wrapped("name   蜜蜂 蜜蜂 蜜蜂", 14, 7) == "name   蜜蜂\n       蜜蜂\n       蜜蜂", (
         "cells, not letters"
     )
+    assert output.wrapped("       two words", 12, 7).splitlines() == ["       two", "       words"], "without a name"
     path = "/a/path/longer/than/the/window"
     assert output.wrapped(f"name   in {path} it is", 20, 7).splitlines()[1] == f"       {path}", "no path is broken"
+    assert output.wrapped(f"name   {path} it", 20, 7).splitlines() == [f"name   {path}", "       it"]
 
 
 def test_a_command_line_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
