@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -25,9 +26,10 @@ from imgcls.engine import diagnose
 from imgcls.engine.mix import mix
 from imgcls.engine.optim import lr_factor
 from imgcls.engine.plan import Plan, State
+from imgcls.engine.prepare import training_batches
 from imgcls.errors import DivergedError
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
-from imgcls.models.build import head, last_layers
+from imgcls.models.build import MOMENTUM, batch_norms, head, last_layers
 
 STEPS_TO_ESTIMATE = 20
 
@@ -107,6 +109,30 @@ def train_epoch(
         "images_per_second": images / seconds,
         "data_wait": batches.waited / seconds,
     }
+
+
+def start_statistics(state: State, plan: Plan) -> None:
+    """Set a fresh BatchNorm's running statistics to those of the first batch, in place of mean 0 and variance 1.
+
+    What is left of that 1 after a few dozen steps still exceeds the variances of some networks (1e-3 and less), which
+    then validate at chance: mobilenet_v3_small on 600 drawn images, 50 steps, three seeds: trained to 56 %, validated
+    at 20 % of five classes; started like this, at 52 %.
+
+    Args:
+        state: its model is changed, and is in train mode afterwards.
+        plan: its first batch is loaded, whole on each process, so that all begin with the same.
+    """
+    layers = batch_norms(state.model)
+    if not layers:
+        return
+    batches = training_batches(replace(plan.prepared, workers=0), plan.config)
+    batch = next(moved(batches.epoch(1), plan.device))
+    for layer in layers:
+        layer.momentum = 1.0
+    with torch.no_grad():
+        state.model.train()(batch.images)
+    for layer in layers:
+        layer.momentum = MOMENTUM
 
 
 def is_frozen(config: TrainConfig, epoch: int) -> bool:

@@ -22,7 +22,7 @@ from imgcls.distributed import World, joined, world_from_environment
 from imgcls.engine import announce, diagnose, resume, run_folder
 from imgcls.engine.evaluate import count, silent
 from imgcls.engine.hold import hold
-from imgcls.engine.loop import train_epoch
+from imgcls.engine.loop import start_statistics, train_epoch
 from imgcls.engine.monitor import best_epoch, ending, is_best, is_over, score
 from imgcls.engine.optim import plateau_drops
 from imgcls.engine.plan import Plan, State, build
@@ -143,6 +143,8 @@ def _epochs(
     """Train, validate, save, judge, again and again; returns why it ended. `kept` describes what best.pt holds."""
     config, said = plan.config, set[str]()
     held = kept.epoch if kept else 0
+    if state.step == 0 and plan.card.pretrained.used is None:
+        start_statistics(state, plan)
     if not is_over(config, state.history):
         plan = hold(state, plan, report)
     facts = diagnose.facts_of(plan, state.model.network)

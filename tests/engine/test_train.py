@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from imgcls.config import TrainConfig
 from imgcls.engine import announce, run_folder
 from imgcls.engine import train as train_module
 from imgcls.engine.evaluate import evaluate
+from imgcls.engine.loop import start_statistics
+from imgcls.engine.plan import Plan, State
 from imgcls.errors import DataError, Exit, ResourceError, UsageError
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
 
@@ -131,6 +134,24 @@ def test_batch_norm_trains_on_nine_images(tmp_path: Path, batch_size: int) -> No
     assert done.history[0]["step"] == -(-9 // batch_size)
 
 
+def test_only_a_fresh_network_gets_its_statistics_from_the_first_batch(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not weights that come with statistics of their own, and not a run that goes on."""
+    given: list[str] = []
+
+    def watched(state: State, plan: Plan) -> None:
+        given.append(Path(str(plan.config.out)).name)
+        start_statistics(state, plan)
+
+    monkeypatch.setattr(train_module, "start_statistics", watched)
+    fresh = tiny(pictures, arch="bn-cnn", limit=8, out=str(tmp_path / "fresh"))
+    done = run(fresh)
+    run(tiny(pictures, arch="bn-cnn", limit=8, out=str(tmp_path / "tuned"), weights=str(done.folder / "best.pt")))
+    run(replace(fresh, epochs=2, resume=True))
+    assert given == ["fresh"]
+
+
 # What is said without being asked -------------------------------------------------------------------------------------
 
 
@@ -144,8 +165,6 @@ def test_the_recipe_in_one_line(pictures: Path) -> None:
 
 
 def test_several_gpus_and_one_process(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     _, plan = built(tiny(pictures))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert announce.advice(plan) == []

@@ -25,6 +25,7 @@ from imgcls.models.build import (
     load_state,
     size_problem,
 )
+from imgcls.registry import ARCHITECTURES, resolve
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocess, Pretrained
 
 # Normalize -----------------------------------------------------------------------------------------------------------
@@ -175,6 +176,46 @@ def test_networks_that_cut_patches_need_a_multiple(arch: str, side: int) -> None
         with torch.device("meta"):
             network = build_network(arch, 7, size).eval()
             assert network(torch.zeros(2, 3, size, size)).shape == (2, 7)
+
+
+# Fresh weights -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
+def test_no_head_begins_wider_than_its_inputs(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a deviation of at most 1/sqrt(inputs) it makes logits no larger than features: the loss begins near ln K.
+
+    Two classes are the hardest case of rules that divide by the classes. Nothing but the head is drawn, for time.
+    """
+
+    def only_the_head(draw: Any) -> Any:
+        return lambda tensor, *args, **options: draw(tensor, *args, **options) if len(tensor) == 2 else tensor
+
+    for name in ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"):
+        monkeypatch.setattr(nn.init, name, only_the_head(getattr(nn.init, name)))
+    weights = head(build_network(arch, 2, 224))[1].weight.detach()
+    assert weights.std().item() * weights[0].numel() ** 0.5 < 1
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *("small-cnn", "bn-cnn", "simple-cnn", "lenet", "resnet9-half", "resnet18", "densenet121", "googlenet"),
+        *("mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
+        *("efficientnet_b0", "mnasnet0_5", "inception_v3"),
+    ],
+)
+def test_fresh_weights_are_those_of_the_networks_own_draws_but_for_wide_heads(arch: str) -> None:
+    size = 96
+    torch.manual_seed(0)
+    ours = build_network(arch, 7, size)
+    torch.manual_seed(0)
+    entry = ARCHITECTURES[arch]
+    plain = resolve(entry)(*([arch] if "torchvision" in entry else []), 7, size)
+    theirs, name = copied(plain), head(ours)[0]
+    differing = {key for key, value in copied(ours).items() if not torch.equal(value, theirs[key])}
+    wide = arch.startswith(("efficientnet", "mnasnet", "inception"))
+    assert differing == ({f"{name}.weight", f"{name}.bias"} if wide else set())
 
 
 # Dropout -------------------------------------------------------------------------------------------------------------

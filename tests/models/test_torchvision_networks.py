@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.models.regnet import BlockParams
 
 from imgcls import checkpoint
-from imgcls.models.build import Classifier, build_model, build_network, head, last_layers
+from imgcls.models.build import Classifier, batch_norms, build_model, build_network, head, last_layers
 from imgcls.models.torchvision_networks import recipe
 from imgcls.registry import ARCHITECTURES
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocess, Pretrained
@@ -50,6 +51,8 @@ def test_the_head_and_nothing_else_follows_the_number_of_classes(arch: str) -> N
     differing = {key for key in shapes if shapes[key] != others[key]}
     assert differing == {f"{name}.{part}" for part, _ in layer.named_parameters()}  # maxvit's has no bias
     assert shapes.keys() == others.keys()
+    # All as those that are really trained in tests/engine/test_loop.py: at 0.01 or less, short runs do not validate.
+    assert {layer.momentum for layer in batch_norms(seven)} <= {0.1}
 
 
 def card(arch: str, size: int, **options: Any) -> ModelCard:
@@ -73,6 +76,7 @@ def test_one_of_each_family_learns_a_batch_and_comes_back_from_a_file_with_equal
     before = {key: value.clone() for key, value in model.network.state_dict().items() if "weight" in key}
 
     loss = F.cross_entropy(model.train()(images), torch.tensor([0, 2, 4, 6]))
+    assert abs(loss.item() - math.log(7)) < 1
     loss.backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD(model.parameters(), lr=0.001).step()
 
