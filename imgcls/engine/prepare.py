@@ -26,6 +26,9 @@ from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Finding, Interpol
 
 OWN_SIZE, OWN_RESIZE = 224, 256  # of networks without published weights
 UNCROPPED_SIZE = 64  # pixels; images up to this side are used whole
+# The same for networks without published weights, which no size suits better than another: small-cnn on 96 px images
+# trains nine times as fast as on the same enlarged to 224, to the same accuracy (92.0 against 92.7 %).
+UNCROPPED_FREE_SIZE = 128
 HEADERS = 256  # images whose headers are read to know the typical size
 DIM_SAMPLED = 64  # images whose headers tell the bits; those of more than 8 are decoded
 
@@ -160,7 +163,7 @@ def _decide(
 ) -> tuple[pretrained.Start, Preprocess, list[Choice]]:
     recipe = pretrained.published(config.arch)
     given = pretrained.from_file(config.weights, config.arch) if config.weights else None
-    size = _choose_size(config, splits.train.images, recipe, given.card if given else None)
+    size, whole = _choose_size(config, splits.train.images, recipe, given.card if given else None)
     if problem := size_problem(config.arch, int(size.value)):
         raise UsageError(problem)
     with world.main_first():
@@ -171,27 +174,33 @@ def _decide(
     elif start.state is None:
         raise CheckpointError(f"{start.pretrained.reason}; the first process has them: share the torch hub cache")
     weights = Choice("weights", start.pretrained.used or "from scratch", start.pretrained.reason)
-    preprocess, whose, why = _choose_preprocess(config, int(size.value), splits.dataset, recipe, start)
+    preprocess, whose, why = _choose_preprocess(config, int(size.value), whole, splits.dataset, recipe, start)
     return start, preprocess, [size, weights, Choice("mean, std", whose, why)]
 
 
-def _choose_size(config: DataConfig, images: Images, recipe: Recipe | None, card: ModelCard | None) -> Choice:
+def _choose_size(
+    config: DataConfig, images: Images, recipe: Recipe | None, card: ModelCard | None
+) -> tuple[Choice, bool]:
+    """Return the side of the input, and whether images are used whole, not cropped."""
     if config.size is not None:
-        return Choice("size", config.size, "as asked")
+        return Choice("size", config.size, "as asked"), config.size <= UNCROPPED_SIZE
     if card is not None:
-        return Choice("size", card.preprocess.size, "that of --weights")
+        size = card.preprocess.size
+        return Choice("size", size, "that of --weights"), size <= UNCROPPED_SIZE
     own = recipe.size if recipe else OWN_SIZE
     sampled = draws.sample(config.seed, len(images), HEADERS)
     side = int(statistics.median(max(images.size(int(index))) for index in sampled))
-    if side > UNCROPPED_SIZE:
-        return Choice("size", own, f"{config.arch}'s own; the images' median longer side is {side} px")
+    if side > (UNCROPPED_SIZE if recipe else UNCROPPED_FREE_SIZE):
+        return Choice("size", own, f"{config.arch}'s own; the images' median longer side is {side} px"), False
     if problem := size_problem(config.arch, side):
-        return Choice("size", own, f"{config.arch}'s own; the images have {side} px, but {problem.split(': ')[1]}")
-    return Choice("size", side, f"the images' median longer side is {side} px")
+        return Choice(
+            "size", own, f"{config.arch}'s own; the images have {side} px, but {problem.split(': ')[1]}"
+        ), False
+    return Choice("size", side, f"the images' median longer side is {side} px"), True
 
 
 def _choose_preprocess(
-    config: DataConfig, size: int, dataset: str | None, recipe: Recipe | None, start: pretrained.Start
+    config: DataConfig, size: int, whole: bool, dataset: str | None, recipe: Recipe | None, start: pretrained.Start
 ) -> tuple[Preprocess, str, str]:
     mean, std, whose, why = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", "no pretrained weights, no known data set"
     ratio = OWN_RESIZE / OWN_SIZE
@@ -208,8 +217,7 @@ def _choose_preprocess(
     elif dataset in STATISTICS:
         mean, std = STATISTICS[dataset]
         whose, why = f"{dataset}'s", "a data set with known ones"
-    whole = config.resize != "crop" or size <= UNCROPPED_SIZE
-    resize = size if whole else round(size * ratio)
+    resize = size if whole or config.resize != "crop" else round(size * ratio)
     preprocess = Preprocess(
         size=size,
         resize=resize,

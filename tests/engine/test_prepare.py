@@ -55,7 +55,12 @@ def choice(name: str, found: Prepared) -> Choice:
         (((20, 48), (48, 30), (48, 48)), "small-cnn", 48, "the images' median longer side is 48 px"),
         (((30, 30), (32, 20), (500, 300)), "small-cnn", 32, "the images' median longer side is 32 px"),
         (((64, 64),), "small-cnn", 64, "the images' median longer side is 64 px"),
-        (((65, 20),), "small-cnn", 224, "small-cnn's own; the images' median longer side is 65 px"),
+        (((65, 20),), "resnet18", 224, "resnet18's own; the images' median longer side is 65 px"),
+        (((65, 20),), "small-cnn", 65, "the images' median longer side is 65 px"),  # no weights, no size of its own
+        (((96, 96), (70, 96), (96, 72)), "small-cnn", 96, "the images' median longer side is 96 px"),
+        (((128, 100),), "resnet9", 128, "the images' median longer side is 128 px"),
+        (((128, 128),), "efficientnet_b1", 240, "efficientnet_b1's own; the images' median longer side is 128 px"),
+        (((129, 20),), "small-cnn", 224, "small-cnn's own; the images' median longer side is 129 px"),
         (((300, 200),), "efficientnet_b1", 240, "efficientnet_b1's own; the images' median longer side is 300 px"),
         (((10, 10),), "lenet", 224, "lenet's own; the images have 10 px, but lenet needs at least 16"),
         (((60, 60),), "vit_b_16", 224, "vit_b_16's own; the images have 60 px, but vit_b_16 needs a multiple of 16"),
@@ -117,6 +122,14 @@ def test_small_inputs_are_not_cropped(tmp_path: Path) -> None:
         found = prepared(data, **asked).preprocess
         assert found.resize == found.size
     assert prepared(data, size=65).preprocess.resize == round(65 * 256 / 224)
+
+
+def test_images_whose_own_size_is_taken_are_used_whole(tmp_path: Path) -> None:
+    data = of_sizes(tmp_path, (96, 80), (96, 96))
+    found = prepared(data, arch="small-cnn").preprocess
+    assert (found.size, found.resize) == (96, 96)
+    assert prepared(data, arch="small-cnn", size=96).preprocess.resize == round(96 * 256 / 224)  # of larger ones, maybe
+    assert prepared(data, arch="resnet18").preprocess.resize == 256
 
 
 def test_with_weights_it_is_that_of_their_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
