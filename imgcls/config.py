@@ -303,8 +303,14 @@ def check_number(flag: str, value: Any, kind: type[int] | type[float], low: floa
 
 def _check_bounds(flag: str, value: float, low: float | None, high: float | None) -> None:
     if (low is not None and not value >= low) or (high is not None and not value <= high) or value == math.inf:
-        bounds = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
-        raise UsageError(f"{flag} {value}: must be {bounds}")
+        raise UsageError(f"{flag} {value}: must be {bounds(low, high)}")
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """Say between which numbers a setting must lie; "" where it is free."""
+    if low is None:
+        return ""
+    return f"{low:g} or more" if high is None else f"{low:g} to {high if isinstance(high, int) else f'{high:g}'}"
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

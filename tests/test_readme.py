@@ -68,6 +68,9 @@ def option_rows(command: str) -> Iterator[str]:
         option = f"{names} {parameter.metavar or ''}" if names.startswith("-") else str(parameter.metavar)
         default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
         shown = "required" if parameter.required else default if parameter.show_default else None
+        bounded = parameter.type_descriptor.parameter_info
+        between = config.bounds(bounded.min, bounded.max) if shown else ""
+        shown = f"{shown}; {between}" if between else shown
         text = re.sub(r" \[one of: [^]]*\]", "", parameter.help) + (f" [{shown}]" if shown else "")
         cells = (cell.replace("|", "\\|") for cell in (f"`{option.strip()}`", text))
         yield f"| {' | '.join(cells)} |"

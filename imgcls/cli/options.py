@@ -102,7 +102,9 @@ def with_settings(config_type: type[Any]) -> Callable[[Callable[..., None]], Cal
 def _annotation(item: Field[Any], hint: Any) -> Any:
     """Return the typer annotation of a setting; None stands for "not typed", so `--config` can fill the gaps."""
     meta, words = item.metadata, config.choices(hint)
-    default = f"auto: {meta['auto']}" if meta["auto"] else item.default
+    default = f"auto: {meta['auto']}" if meta["auto"] else str(item.default)
+    if between := config.bounds(meta["low"], meta["high"]):
+        default += f"; {between}"
     if meta["known"]:
         default = f"{default}] [one of: {', '.join(meta['known'])}"
     # The default is part of the sentence, because typer sees None for all of them.
