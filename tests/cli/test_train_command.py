@@ -51,6 +51,18 @@ def test_results_go_to_stdout_and_talk_to_stderr(run: Run, colours: Path, tmp_pa
     assert "train 24, val/ 12; 2 classes: blue, red" in result.stderr
 
 
+def test_a_learning_rate_is_shown_in_three_digits_and_a_val_split_that_is_not_used_is_said(
+    run: Run, colours: Path
+) -> None:
+    line = ("--data", colours, "--val-split", 0.3)
+    result = run("train", *line, *QUICK, "--batch-size", 4, "--accumulate", 5, "--dry-run")
+    assert "\nlr           0.000168 (adamw: 0.0003 x sqrt(20/64))\n" in result.stderr
+    assert "adamw lr 0.000168 cosine" in result.stderr
+    note = "note: --val-split 0.3 is not used; the data has validation images of its own\n"
+    assert note in result.stderr
+    assert note in run("inspect-batch", *line, "--arch", "simple-cnn").stderr
+
+
 def test_json_on_stdout_is_alone_there(run: Run, colours: Path, tmp_path: Path) -> None:
     result = run("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--json", "-")
     summary = json.loads(result.stdout)
