@@ -79,8 +79,8 @@ class DataConfig:
     seed: int = setting(0, "Seed of order, augmentation, initial weights and hold-out.", low=0, high=2**31 - 1)
     pretrained: bool | None = setting(
         None,
-        "Start from published weights; an error if they cannot be had.",
-        auto="when the input is at least 96 px and they can be had",
+        "Start from published weights; an error if they are not cached and cannot be downloaded.",
+        auto="when the input is at least 96 px and they are cached or can be downloaded",
     )
     weights: str | None = setting(
         None, "Start from this state dict or imgcls checkpoint; only the head may differ.", auto="none"
