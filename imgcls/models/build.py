@@ -5,6 +5,7 @@ Knows nothing of files and of training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ STEMMED = ("resnet", "resnext", "wide_resnet")
 
 # Heads that torchvision draws too widely for a few classes: uniformly within 1/sqrt(classes) (EfficientNet), within
 # sqrt(3/classes) (MNASNet), and with a deviation of 0.1 (Inception). With ten classes the loss begins at 5 to 18, where
-# ln 10 is 2.3; with torch's own rule for linear layers, as in ResNets, at 2.3 to 2.8.
+# ln 10 is 2.3. They are drawn by torch's own rule for linear layers, as in ResNets: uniformly within 1/sqrt(inputs).
 WIDE_HEADS = ("efficientnet", "inception", "mnasnet")
 
 # The share of each batch in BatchNorm's running statistics: torch's default and that of most networks, of which 35 % of
@@ -109,7 +110,7 @@ def build_network(
     build = resolve(ARCHITECTURES[arch])
     network: nn.Module = (partial(build, arch) if _is_torchvision(arch) else build)(num_classes, image_size)
     if arch.startswith(WIDE_HEADS):
-        head(network)[1].reset_parameters()
+        nn.init.kaiming_uniform_(head(network)[1].weight, a=math.sqrt(5))
     for layer in batch_norms(network):
         layer.momentum = MOMENTUM
     if stem == "small":
