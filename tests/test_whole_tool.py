@@ -34,7 +34,7 @@ def resnet(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_stray_gif_is_ignored_and_said(photographs: Path) -> None:
     result = done("train", "--data", photographs, "--arch", "simple-cnn", "--size", 32, "--batch-size", 8, "--dry-run")
     assert "1 file ignored (.gif 1); convert .gif to .jpg or .png" in result.stderr
-    assert "train 244, val 153; 2 classes: ants, bees" in result.stderr
+    assert "train 244, val/ 153; 2 classes: ants, bees" in result.stderr
 
 
 def test_predict_evaluate_and_the_stored_accuracy_agree(photographs: Path, resnet: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 def test_an_epoch_is_one_line_when_piped() -> None:
     assert epoch_lines(ended(best=True)) == [
-        "epoch  3/12  train loss 0.8301 acc  69.3 %  val loss 0.5000 acc 100.0 %  lr 0.00028     60 images/s  "
+        "epoch  3/12  train loss 0.8301 acc  69.3 %  val loss 0.5000 acc 100.0 %  lr  0.00028     60 images/s  "
         "waiting   1.2 %  best"
     ]
 
@@ -80,7 +80,7 @@ def test_the_numbers_of_all_epochs_stand_under_each_other() -> None:
 
 def test_what_was_not_measured_is_left_out() -> None:
     (line,) = epoch_lines(ended(train_acc=None, val_loss=None, val_acc=None))
-    assert line == "epoch  3/12  train loss 0.8301  lr 0.00028     60 images/s  waiting   1.2 %"
+    assert line == "epoch  3/12  train loss 0.8301  lr  0.00028     60 images/s  waiting   1.2 %"
 
 
 def started() -> Started:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting import summarise
 from PIL import Image
 from typer.testing import Result
 
 from imgcls.distributed import World
-from imgcls.engine.metrics import summarise
 from imgcls.errors import Exit, Interrupted
 
 Run = Callable[..., Result]
@@ -371,7 +371,7 @@ def test_the_learning_rate_and_the_first_command_line_are_kept(
         assert run(*line).exit_code == 0
     shown = dict(line.split(maxsplit=1) for line in run("info", out / "last.pt").stdout.splitlines() if line[0] != " ")
     assert "lr=auto" in shown["settings"]
-    assert "; lr 0.0003; " in shown["decided"]
+    assert "; lr 0.0001837; " in shown["decided"]
     rows = {line[:15].strip(): line[15:] for line in run("info", out / "last.pt").stdout.splitlines()}
     assert rows["command line"].endswith(f"--arch simple-cnn --epochs 1 --workers 0 --out {out}")
     assert rows["resumed by"] == f"imgcls train --resume --out {out} --epochs 2"
@@ -379,7 +379,9 @@ def test_the_learning_rate_and_the_first_command_line_are_kept(
     assert stored["command_line"] == ["imgcls", *map(str, first)]
     assert stored["resumed_by"] == ["imgcls", *map(str, resumed)]
     before = run("info", out / "best.pt", "--json", "-")
-    assert json.loads(before.stdout)["run"]["resolved"]["lr"] == pytest.approx(3e-4)
+    assert json.loads(before.stdout)["run"]["resolved"]["lr"] == pytest.approx(3e-4 * (24 / 64) ** 0.5), (
+        "a batch of all 24 images"
+    )
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_labels_are_not_blamed_for_what_mixing_does(pictures: Path, tmp_path: Pa
 
 def row(**values: Any) -> dict[str, Any]:
     planted = {"train_loss": 1.0, "train_acc": 0.9, "val_loss": 1.0, "val_acc": 0.9, "lr": 0.1, "data_wait": 0.01}
-    return planted | {"seconds": 60.0, "step": 100} | values
+    return planted | {"epoch": 1, "seconds": 60.0, "step": 100} | values
 
 
 def facts(config: TrainConfig, **known: Any) -> Facts:

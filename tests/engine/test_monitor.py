@@ -63,9 +63,9 @@ def test_the_curves_mark_the_epoch_that_is_kept(
     assert marked == [epoch] == [done.finished.card.epoch]
 
 
-def test_without_validation_no_epoch_is_the_best() -> None:
-    assert best_epoch([{"epoch": 1, "val_acc": None}, {"epoch": 2, "val_acc": None}], "val-acc") is None
-    assert best_epoch([], "val-acc") is None
+def test_without_validation_the_last_epoch_is_the_best() -> None:
+    assert best_epoch([{"epoch": 1, "val_acc": None}, {"epoch": 2, "val_acc": None}], "val-acc") == 2
+    assert best_epoch([], "val-acc") == 0
 
 
 @pytest.mark.usefixtures("planted")

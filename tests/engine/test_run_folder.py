@@ -268,7 +268,7 @@ def test_a_run_whose_end_cannot_be_written_has_failed_and_ends_when_it_can(
         raise files.cannot_write(Path(path), OSError(errno.ENOSPC, "No space left on device"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(plots, "curves", lambda history: None)
+        patch.setattr(plots, "curves", lambda history, best: None)
         patch.setattr(plots, "save", lambda figure, path: full(path) if name == "curves.png" else None)
         if name == "config.json":
             patch.setattr(run_folder.RunFolder, "write_config", lambda self, *given: full(self.path / "config.json"))

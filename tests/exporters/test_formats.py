@@ -78,7 +78,7 @@ def write(model: Exportable, file: Path) -> None:
 @pytest.fixture(scope="module")
 def images() -> npt.NDArray[np.uint8]:
     """Ten squares of violet, bluish to reddish, uint8 [10, 3, 16, 16]."""
-    share = np.linspace(0.4, 0.65, 10)[:, None]
+    share = np.linspace(0.47, 0.6, 10)[:, None]
     colours = (1 - share) * (30, 60, 220) + share * (220, 40, 30)
     noise = np.random.default_rng(0).normal(0, 25, (10, 3, 16, 16))
     return np.clip(colours[:, :, None, None] + noise, 0, 255).astype(np.uint8)
