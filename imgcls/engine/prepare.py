@@ -26,8 +26,9 @@ from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Finding, Interpol
 
 OWN_SIZE, OWN_RESIZE = 224, 256  # of networks without published weights
 UNCROPPED_SIZE = 64  # pixels; images up to this side are used whole
-# The same for networks without published weights, which no size suits better than another: small-cnn on 96 px images
-# trains nine times as fast as on the same enlarged to 224, to the same accuracy (92.0 against 92.7 %).
+# The same for networks without published weights, which no size suits better than another: lenet on CIFAR images of
+# 96 px reaches 65.0 % in 23 s; on the same enlarged to 224 px, 64.0 % in 161 s (five classes, one seed). Whole images
+# do as well as those enlarged by 256/224 and cropped: 65.3 against 64.3 % (three seeds), small-cnn 43.6 and 43.4 (two).
 UNCROPPED_FREE_SIZE = 128
 HEADERS = 256  # images whose headers are read to know the typical size
 DIM_SAMPLED = 64  # images whose headers tell the bits; those of more than 8 are decoded
