@@ -179,7 +179,8 @@ def check_kind(path: str | os.PathLike[str], flag: str, kind: str) -> None:
     path, target = Path(path), _target(path)
     if os.path.exists(path) and not target.is_file():
         return
-    endings, called = KINDS[kind], "a picture" if kind == "picture" else f"a {kind} file"
+    article = "an" if kind == "onnx" else "a"
+    endings, called = KINDS[kind], f"{article} {kind}{'' if kind == 'picture' else ' file'}"
     better = path.with_suffix(endings[0])
     for name in (path, target):  # `target` is where a link leads
         owner = next((owner for owner in KINDS if name.suffix.lower() in KINDS[owner]), None)

@@ -336,7 +336,7 @@ def test_a_row_of_csv_comes_back_whatever_is_in_it() -> None:
         ("JSON", "metrics.jsonl", ".jsonl is no name for a JSON file; type --x {}/metrics.json"),
         ("CSV", "model.onnx", ".onnx is no name for a CSV file; type --x {}/model.csv"),
         ("CSV", "report.json", ".json is no name for a CSV file; type --x {}/report.csv"),
-        ("onnx", "model.png", ".png is no name for a onnx file; type --x {}/model.onnx"),
+        ("onnx", "model.png", ".png is no name for an onnx file; type --x {}/model.onnx"),
         ("JSON", "checkpoint", "holds no text and would be lost; type --x {}/checkpoint.json"),
         ("CSV", "link", ".pt is no name for a CSV file; type --x {}/link.csv"),
     ],

@@ -152,6 +152,9 @@ def _stored(config: str | None, given: Given) -> dict[str, Any]:
     if given.get("resume") and given.get("out") and config is None:
         path = Path(given["out"]) / "config.json"
         if not os.path.exists(path):
+            if "data" not in given:
+                problem = f"--out {given['out']}: holds no run (no config.json)"
+                raise UsageError(f"{problem}; name the run's folder, or start one with --data")
             return {}
     elif config is not None:
         path = Path(config)

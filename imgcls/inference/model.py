@@ -87,7 +87,7 @@ class Model:
         check_number("--workers", workers, int, low=0)
         index = 1 if positive is None else positive_index(self.card.classes, positive)
         threshold = 0.5 if positive is not None and threshold is None else threshold
-        several: Any = [images] if _is_one(images) else images
+        several: Any = [images] if _is_one(images) or not isinstance(images, Iterable) else images
         return self._predictions(several, top_k, threshold, index, batch_size, workers)
 
     def _predictions(

@@ -137,6 +137,12 @@ def test_a_wrong_config_file_is_one_line(run: Run, tmp_path: Path, content: str)
     assert result.stderr.count("\n") == 1
 
 
+def test_a_misspelt_run_folder_is_not_taken_for_a_new_run(run: Run, tmp_path: Path) -> None:
+    result = run("train", "--resume", "--out", tmp_path / "rnu")
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.startswith(f"error: --out {tmp_path / 'rnu'}: holds no run (no config.json); name the run's")
+
+
 def test_the_same_resume_line_can_be_repeated_until_it_succeeds(run: Run, colours: Path, tmp_path: Path) -> None:
     line = ("train", "--data", colours, *QUICK, "--out", tmp_path / "run", "--resume")
     assert run(*line).exit_code == 0

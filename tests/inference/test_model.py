@@ -228,8 +228,9 @@ def test_what_is_no_rgb_picture_of_8_bits_fails_alone(paths: dict[str, str]) -> 
 
 
 def test_what_is_no_image_at_all_is_refused() -> None:
-    with pytest.raises(UsageError, match="image 0 is int: give a path"):
-        list(fake(("red", "green")).predict([1]))  # type: ignore[list-item]
+    for images in (1, [1]):
+        with pytest.raises(UsageError, match="image 0 is int: give a path"):
+            list(fake(("red", "green")).predict(images))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
