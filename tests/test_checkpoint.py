@@ -223,6 +223,19 @@ def test_a_damaged_byte_anywhere_is_refused_or_harmless_and_never_a_traceback(tm
             assert "\n" not in str(error)
 
 
+def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:
+    """Torch itself would load other weights, and the figures of the right ones would stand beside them."""
+    path = tmp_path / "best.pt"
+    saved = example()
+    checkpoint.save(path, saved)
+    whole = bytearray(path.read_bytes())
+    tensor = next(iter(saved.model.values()))
+    whole[whole.index(tensor.numpy().tobytes())] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"damaged \(the checksum of .*/data/\d+ is wrong\); use another copy"):
+        checkpoint.load(path)
+
+
 def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photographs.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -284,6 +284,12 @@ def _doubt(folder: str, classes: Sequence[str], names: Sequence[str]) -> str | N
             if len(parts) > 3 and split_of(parts[1]):
                 return f"{folder}: {parts[0]}/ has {parts[1]}/ with class folders: type --data {folder}/{parts[0]}"
     for name, folders in inner.items():
+        again = folders & set(classes)
+        if name not in direct and (len(again) > 1 or (again and split_of(name))):
+            return (
+                f"{folder}: {name}/ is no class: it holds {_listed(sorted(again))} again, as lie beside it: remove one "
+                f"of the two, or type --data {folder}/{name}"
+            )
         splits = {split: folder for folder in sorted(folders) if (split := split_of(folder))}
         if len(splits) > 1:
             some = _listed(list(splits.values()))

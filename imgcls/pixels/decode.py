@@ -97,8 +97,12 @@ def in_memory(picture: Image.Image | npt.NDArray[Any], name: str, shorter: int |
     try:
         if isinstance(picture, ImageFile.ImageFile) and picture.tile:  # opened, and its pixels not yet read
             return _used_now(picture, lambda image: _decoded(image, shorter))
+        if isinstance(picture, ImageFile.ImageFile) and (problem := forms.problem(picture)):
+            raise forms.FormError(problem)
         if picture.mode not in EIGHT_BITS:
             raise OSError(f"a PIL image of mode {picture.mode}; give one of 8 bits, such as mode RGB")
+        if "transparency" in picture.info and picture.mode != "P":  # whose bits, and so whose colour, are not known
+            raise OSError("a PIL image with one transparent colour, already read; convert it to RGBA")
         return _turned(reduced(np.asarray(_to_rgb(picture)), shorter), picture)
     except Exception as error:  # as in `_read`
         raise ImageError(f"{name}: {_reason(error)}") from error

@@ -67,6 +67,8 @@ def content(source: str | bytes) -> IO[bytes]:
 
 def problem(image: ImageFile) -> str | None:
     """Return why an image that is opened and not yet loaded is refused, with what to do; None: it comes out right."""
+    if image.format == "TIFF" and image.fp is None:  # its pixels are read already
+        return _tiff(tags_of(image), tags_of(image).prefix)
     if image.format not in ("TIFF", "BMP", "PPM") or image.fp is None:
         return None
     position = image.fp.tell()

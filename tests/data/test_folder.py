@@ -150,6 +150,8 @@ def test_a_split_within_a_folder_of_its_name_is_looked_through(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("layout", "doubt"),
     [
+        ({"ant": 2, "bee": 2, "all/ant": 2, "all/bee": 2}, "all/ is no class: it holds ant/, bee/ again"),
+        ({"train/ant": 2, "train/bee": 2, "train/train/ant": 2}, "train/ is no class: it holds ant/ again"),
         (both("learn", "holdout"), "holdout/ and learn/ hold the same folders (cat/, dog/)"),
         (both("set/a", "set/b") | {"other": 1}, None),  # set holds folders of folders, and is one class
         (both("seg_train", "seg_test") | {"seg_pred": 2}, "or type --data {}/seg_train (if they are classes"),

@@ -284,8 +284,8 @@ def test_a_folder_with_the_same_numbering_is_another_data_set(tmp_path: Path, nu
         evaluation(numbered, trained, "val")
 
 
-def test_without_recorded_content_names_decide(flat: Path, numbered: Path) -> None:
-    trained = training(flat)
+def test_without_recorded_content_names_decide(tmp_path: Path, numbered: Path) -> None:
+    trained = training(draw_tree(tmp_path / "flat", {"ant": 20, "bee": 10, "cat": 3}, size=(4, 4)))
     chosen, listing = for_evaluation(str(numbered), trained.classes, split=None, holdout=trained.holdout)
     assert (chosen, len(listing.images)) == ("val", 7)
 

@@ -212,6 +212,11 @@ def test_an_image_of_pil_is_decoded_as_its_file_is_or_refused(tmp_path: Path) ->
         assert by_path.top == by_image.top
         assert image.filename == str(tmp_path / "ramp.png")
         (again,) = fake(("red", "green", "blue")).predict(image)
+    Image.new("L", (8, 8), 3).save(tmp_path / "keyed.png", transparency=3)
+    with Image.open(tmp_path / "keyed.png") as image:
+        image.load()
+        (keyed,) = fake(("red", "green", "blue")).predict(image)
+    assert "one transparent colour, already read; convert it to RGBA" in str(keyed.error)
     assert str(again.error).endswith("ramp.png: a PIL image of mode I;16; give one of 8 bits, such as mode RGB")
 
 
