@@ -86,6 +86,11 @@ def _other(head: bytes, name: str) -> tuple[str, str]:
         return "an ONNX file", "give the checkpoint or state dict that it was made from"
     if _TENSORFLOW.search(name):
         return "a file of TensorFlow", "give weights of PyTorch"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        return (
+            "a JSON file, not weights",
+            "give the checkpoint (best.pt beside a run's config.json) or download it again",
+        )
     if head[0] == 0x80 and 2 <= head[1] <= 5:  # opcode and number of a pickle's protocol
         return "a pickle of Python, which torch.save did not write", _SAVE
     line = head.decode("utf-8", "replace").partition("\n")[0].rstrip("\r")[:40]

@@ -56,11 +56,8 @@ CASES = {
     ),
     "page.pth": (b"\n <!DOCTYPE html><html>", "is a web page", "download the file itself"),
     "answer.pth": (b"<?xml version='1.0'?><Error><Code>AccessDenied", "is a web page", "download the file itself"),
-    "json.pth": (
-        b'{"error":"Not found"}\n',
-        'is text, not weights: it begins with \'{"error":"Not found"}',
-        "download",
-    ),
+    "config.json": (b'\xef\xbb\xbf {"arch": "resnet18"}\n', "is a JSON file, not weights", "best.pt"),
+    "answer.json": (b'{"error":"Not found"}\n', "is a JSON file, not weights", "download it again"),
     "empty.pth": (b"", "is empty", "get the file again"),
     "hollow.pth": (bytes(4096), "is filled with zeros", "get the file again"),
     "w.pth.gz": (gzip.compress(b"weights"), "is a gzip archive", "unpack it"),

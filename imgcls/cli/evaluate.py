@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgcls.cli.options import AmpOption, CkptOption, DataOption, DeviceOption, JsonOption, WorkersOption
+from imgcls.cli.options import (
+    AmpOption,
+    CkptOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    PositiveOption,
+    WorkersOption,
+)
 from imgcls.cli.output import interval, percent, printable, show_table, talk, write_json
 from imgcls.config import EVALUATED, check_word
 from imgcls.errors import counted
@@ -53,12 +61,7 @@ def evaluate(
             "--predictions", metavar="F.csv", show_default="none", help="One row per image, the worst mistake first."
         ),
     ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            "--positive", metavar="CLASS", show_default="the second", help="Two classes: the one to be found."
-        ),
-    ] = None,
+    positive: PositiveOption = None,
     threshold: Annotated[
         float | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from imgcls.cli.options import Given, JsonOption, with_settings
-from imgcls.cli.output import number, show_facts, show_finding, show_table, talk, write_json
+from imgcls.cli.output import show_facts, show_finding, show_table, talk, write_json
 from imgcls.config import DataConfig, check_word, from_dict
 from imgcls.files import check_result
 
@@ -70,7 +70,7 @@ def _show(values: dict[str, Any], to_stderr: bool) -> None:
         ("network", f"[B, 3, S, S] float32, {spread} after normalisation"),
         ("labels", f"{labels['shape']} {labels['dtype']}: {first}"),
         ("pixels", str(values["preprocessing"])),
-        *(("", f"{choice['name']}: {number(choice['value'])} ({choice['reason']})") for choice in values["decided"]),
+        *(("", f"{choice['name']}: {choice['value']} ({choice['reason']})") for choice in values["decided"]),
     ]
     show_facts(facts, 8, to_stderr)
     splits = list(values["counts"])

@@ -56,6 +56,10 @@ CkptOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 AmpOption = Annotated[bool, typer.Option("--amp", help="Mixed precision (CUDA only); answers may differ slightly.")]
+PositiveOption = Annotated[
+    str | None,
+    typer.Option("--positive", metavar="CLASS", show_default="the second", help="Two classes: the one to be found."),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", min=0, show_default="auto: the CPUs, at most 8", help="Decoders at once."),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, WorkersOption
+from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, PositiveOption, WorkersOption
 from imgcls.cli.output import interval, percent, printable, show_finding, talk
 from imgcls.config import check_word
-from imgcls.errors import Exit, UsageError
+from imgcls.errors import Exit, UsageError, counted
 from imgcls.files import csv_line
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ def predict(
             help="Two classes: the answer is positive from this probability on; more: no answer below it.",
         ),
     ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            "--positive", metavar="CLASS", show_default="the second", help="Two classes: the one to be found."
-        ),
-    ] = None,
+    positive: PositiveOption = None,
     null: Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end with a NUL byte.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")] = 32,
     workers: WorkersOption = None,
@@ -131,7 +126,7 @@ def predict(
     )
     WRITERS[format](checked(predictions), min(top_k, len(classes)))
     if dim:
-        show_finding(finding(dim, f"{done} images"))
+        show_finding(finding(dim, counted(done, "image")))
     for argument in empty:
         talk(f"error: {argument}: no images there; {WAYS}")
     if ignored:

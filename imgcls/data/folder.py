@@ -17,7 +17,7 @@ import numpy as np
 
 from imgcls.data.images import FileImages
 from imgcls.data.listing import Listing, Source, normal
-from imgcls.errors import DataError
+from imgcls.errors import DataError, counted
 from imgcls.inference.inputs import CONVERTIBLE, is_folder, is_hidden, is_image_name, walk
 from imgcls.schema import Finding
 
@@ -60,7 +60,7 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
             notes.append(_looked_through(root, folders[0]))
             root, folders, loose = inner, inside, beside
     if not folders:
-        found = f"; found {_count(loose)} directly in it" if loose else ""
+        found = f"; found {counted(loose, 'image')} directly in it" if loose else ""
         raise DataError(f"{root}: no class folders; expected {root}/train/CLASS/IMAGE or {root}/CLASS/IMAGE{found}")
     named: dict[str, list[str]] = {}
     for name in folders:
@@ -97,7 +97,7 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
         if name not in usable and name not in unusable:
             others += names  # empty
     if others or loose:
-        left = [*([_listed(sorted(others))] if others else []), *([_count(loose)] if loose else [])]
+        left = [*([_listed(sorted(others))] if others else []), *([counted(loose, "image")] if loose else [])]
         splits = [os.path.relpath(path, root).split(os.sep)[0] for path in usable.values()]
         message = f"{root}: left out beside {_listed(splits)}: "
         advice = "a split under another name must be renamed to train/, val/ or test/"
@@ -142,7 +142,8 @@ def read_split(folder: str, apart: Sequence[str] = ()) -> Listing:
     loose = [os.path.join(folder, name) for name in entries if is_image_name(name)]
     ignored += [os.path.join(folder, name) for name in entries if not is_image_name(name)]
     if not names:
-        found = "".join(f"; {_count(len(loose))} beside them" for _ in loose[:1])
+        found = "".join(f"; {counted(len(loose), 'image')} beside them" for _ in loose[:1])
+        found += "".join("; links to the images of another class or split count as none" for _ in borders.left_out[:1])
         found += "".join(f"; {count} {kind}: convert to .jpg or .png" for kind, count in _convertible(ignored))
         raise DataError(
             f"{folder}: no images in its class folders{found}; expected {folder}/CLASS/IMAGE.jpg (or .png, …)"
@@ -151,6 +152,7 @@ def read_split(folder: str, apart: Sequence[str] = ()) -> Listing:
         *([_hidden(folder, hidden)] if hidden else []),
         *([_ignored(folder, ignored)] if ignored else []),
         *([_loose(folder, loose)] if loose else []),
+        *([_nested(folder, inner)] if (inner := _inner_folders(names)) else []),
         *([_left_out_links(folder, borders.left_out)] if borders.left_out else []),
     ]
     return Listing(
@@ -241,7 +243,8 @@ def _splits(root: str, named: dict[str, list[str]]) -> tuple[dict[str, str], dic
             if folders:
                 usable[split] = path
             elif loose:
-                unusable[split] = f"{path}: {_count(loose)} and no class folders, so that their classes are not known"
+                found = counted(loose, "image")
+                unusable[split] = f"{path}: {found} and no class folders, so that their classes are not known"
         if len(present) > 1:
             kind = {"train": "training", "val": "validation", "test": "test"}[split]
             raise DataError(f"{root}: both {present[0]}/ and {present[1]}/ hold {kind} images: remove or merge one")
@@ -269,20 +272,25 @@ def _check_unicode(folder: str, classes: Sequence[str]) -> None:
             )
 
 
+def _inner_folders(names: Sequence[str]) -> dict[str, set[str]]:
+    """Return class -> the folders in it that hold images."""
+    inner: dict[str, set[str]] = {}
+    for parts in (name.split(os.sep) for name in names):
+        if len(parts) > 2:
+            inner.setdefault(parts[0], set()).add(parts[1])
+    return inner
+
+
 def _doubt(folder: str, classes: Sequence[str], names: Sequence[str]) -> str | None:
     """Return why these folders may be no classes; None when nothing speaks against it.
 
     It is about labels that come from folders alone: where a checkpoint knows the classes, their names decide.
     """
-    inner: dict[str, set[str]] = {}  # class -> the folders in it that hold images
-    direct: set[str] = set()  # classes with images of their own
+    inner = _inner_folders(names)
+    direct = {parts[0] for name in names if len(parts := name.split(os.sep)) == 2}  # with images of their own
     for parts in (name.split(os.sep) for name in names):
-        if len(parts) == 2:
-            direct.add(parts[0])
-        else:
-            inner.setdefault(parts[0], set()).add(parts[1])
-            if len(parts) > 3 and split_of(parts[1]):
-                return f"{folder}: {parts[0]}/ has {parts[1]}/ with class folders: type --data {folder}/{parts[0]}"
+        if len(parts) > 3 and split_of(parts[1]):
+            return f"{folder}: {parts[0]}/ has {parts[1]}/ with class folders: type --data {folder}/{parts[0]}"
     for name, folders in inner.items():
         again = folders & set(classes)
         if name not in direct and (len(again) > 1 or (again and split_of(name))):
@@ -355,10 +363,6 @@ def _listed(names: Sequence[str], most: int = 10) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _count(images: int) -> str:
-    return f"{images} image{'s' if images != 1 else ''}"
-
-
 def _convertible(paths: Iterable[str]) -> list[tuple[str, int]]:
     kinds = Counter(os.path.splitext(path)[1].lower() for path in paths)
     return [(kind, count) for kind, count in kinds.most_common() if kind in CONVERTIBLE]
@@ -372,8 +376,17 @@ def _hidden(folder: str, paths: list[str]) -> Finding:
 
 
 def _loose(folder: str, paths: list[str]) -> Finding:
-    message = f"{folder}: {_count(len(paths))} beside the class folders left out"
+    message = f"{folder}: {counted(len(paths), 'image')} beside the class folders left out"
     return Finding("loose-images", "warning", message, "put them into the folder of their class", tuple(paths[:20]))
+
+
+def _nested(folder: str, inner: dict[str, set[str]]) -> Finding:
+    some = "; ".join(f"{name}/ has {_listed(sorted(folders), 3)}" for name, folders in list(inner.items())[:3])
+    more = f" and {len(inner) - 3} more classes likewise" if len(inner) > 3 else ""
+    message = f"{folder}: images in folders within a class count as of that class: {some}{more}"
+    return Finding(
+        "nested-folders", "note", message, "if the inner folders are the classes, type --data one level deeper"
+    )
 
 
 def _left_out_links(folder: str, paths: list[str]) -> Finding:
@@ -391,5 +404,5 @@ def _ignored(folder: str, paths: list[str]) -> Finding:
         if convert
         else "nothing to do if they are no images"
     )
-    count = f"{len(paths)} file{'s' if len(paths) > 1 else ''}"
+    count = counted(len(paths), "file")
     return Finding("ignored-files", "note", f"{folder}: {count} ignored ({listed})", advice, tuple(paths[:20]))

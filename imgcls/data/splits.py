@@ -164,8 +164,6 @@ def for_evaluation(
     split: str | None,
     holdout: Hashes,
     content: Hashes = NO_HOLDOUT,
-    limit: int | None = None,
-    seed: int = 0,
 ) -> tuple[str, Listing]:
     """Read the split to evaluate, its labels mapped onto `classes` by name.
 
@@ -176,8 +174,6 @@ def for_evaluation(
             included), else all images of a folder of class folders.
         holdout: the checkpoint's.
         content: hashes of the content of its images, in the same order; empty in older checkpoints.
-        limit: at most this many images.
-        seed: of `limit`'s sample.
 
     Returns:
         The name of the split, and its images.
@@ -226,8 +222,6 @@ def for_evaluation(
     listing = replace(listing, findings=(*findings, *listing.findings))
     if not len(listing.images):
         raise DataError(f"{listing.where}: no images left; type --split {' or --split '.join(splits)}")
-    if limit is not None:
-        listing = limited(listing, limit, seed)
     return chosen, listing
 
 

@@ -242,7 +242,8 @@ def _channels(tags: Mapping[int, Any], photometric: int, channels: int, bits: in
         return None
     planes = f"a TIFF with {bits}-bit {name} whose channels are stored one after the other"
     # Pillow takes each byte of an uncompressed plane for a pixel, and loses the alpha of compressed grey.
-    if compression == RAW and (bits != 8 or tags.get(FILL_ORDER, 1) != 1 or alpha == PREMULTIPLIED):
+    raw = bits != 8 or tags.get(FILL_ORDER, 1) != 1 or alpha == PREMULTIPLIED or UNSPECIFIED in extras
+    if compression == RAW and raw:
         return f"{planes} without compression: save it interleaved"
     if alpha is not None and (photometric != RGB or len(extras) > 1):
         return f"{planes}: save it interleaved"

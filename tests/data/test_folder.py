@@ -35,6 +35,15 @@ def test_train_val_and_test_folders_are_splits(tmp_path: Path) -> None:
     assert train.findings == ()
 
 
+def test_images_in_folders_within_a_class_are_of_that_class_which_is_said(tmp_path: Path) -> None:
+    draw_tree(tmp_path, {"fold1/cat": 2, "fold1/dog": 1, "fold2/bird": 1, "plain": 1})
+    train = open_folder(str(tmp_path)).splits["train"]()
+    assert train.classes == ("fold1", "fold2", "plain")
+    said = finding(train.findings, "nested-folders")
+    assert "count as of that class: fold1/ has cat/, dog/; fold2/ has bird/" in said.message
+    assert "type --data one level deeper" in said.advice
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_validation_folders_have_three_names(tmp_path: Path, name: str) -> None:
     draw_tree(tmp_path, {"train/cat": 1, f"{name}/cat": 2})

@@ -202,11 +202,6 @@ def test_evaluation_says_what_there_is_instead(tmp_path: Path) -> None:
             for_evaluation(str(tmp_path), ["ant", "bee"], split=split, holdout=holdout)
 
 
-def test_evaluation_can_be_limited(flat: Path) -> None:
-    _, listing = for_evaluation(str(flat), ["ant", "bee", "cat"], split="train", holdout=NO_HOLDOUT, limit=4)
-    assert len(listing.images) == 4
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -277,6 +277,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "a TIFF with 16-bit RGB whose channels are stored one after the other without compression: save it interleaved",
     ),
     "planes in reverse bits": (tiff(COLOUR, RGB, apart=True, t266=(2,)), "a TIFF with 8-bit RGB whose channels are"),
+    "RGB and another channel in planes": (
+        tiff(samples(4, 8), RGB, extras=(UNSPECIFIED,), apart=True),
+        "a TIFF with 8-bit RGB whose channels are stored one after the other without compression: save it interleaved",
+    ),
     "grey and alpha in planes": (
         tiff(samples(2, 8), extras=(ALPHA,), apart=True, compression=DEFLATE),
         "a TIFF with 8-bit grey whose channels are stored one after the other: save it interleaved",
