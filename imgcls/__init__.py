@@ -12,14 +12,14 @@ __all__ = ["TrainConfig", "__version__", "evaluate", "export", "load", "predict"
 
 if TYPE_CHECKING:
     from imgcls.config import TrainConfig
-    from imgcls.engine.evaluate import evaluate
+    from imgcls.engine.assess.evaluate import evaluate
     from imgcls.engine.train import train
     from imgcls.exporters.export import export
     from imgcls.inference.model import load, predict
 
 _HOMES = {
     "TrainConfig": "imgcls.config:TrainConfig",
-    "evaluate": "imgcls.engine.evaluate:evaluate",
+    "evaluate": "imgcls.engine.assess.evaluate:evaluate",
     "export": "imgcls.exporters.export:export",
     "load": "imgcls.inference.model:load",
     "predict": "imgcls.inference.model:predict",

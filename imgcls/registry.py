@@ -54,7 +54,7 @@ DATASETS: dict[str, str] = {
 }
 
 # What loads a checkpoint for prediction, by the file's extension; "" stands for any other.
-BACKENDS: dict[str, str] = {"": "imgcls.engine.backend:load", ".onnx": "imgcls.inference.onnx:load"}
+BACKENDS: dict[str, str] = {"": "imgcls.inference.torch:load", ".onnx": "imgcls.inference.onnx:load"}
 
 # What `export --format` takes, and the module with its `write` and `read`. The name is the file's extension too.
 EXPORTERS: dict[str, str] = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.engine import metrics
+from imgcls.engine.assess import metrics
 from imgcls.schema import EvalReport
 
 

@@ -94,7 +94,7 @@ def evaluate(
     if json is not None and json != "-":
         check_result(json, "--json", data=data, kept=[ckpt, *([predictions] if predictions else [])], kind="JSON")
     from imgcls.cli.progress import Progress
-    from imgcls.engine.evaluate import measure
+    from imgcls.engine.assess.evaluate import measure
 
     progress = Progress()
     try:

@@ -12,7 +12,7 @@ import torch
 from imgcls.config import DataConfig
 from imgcls.data.listing import match
 from imgcls.data.splits import open_source
-from imgcls.engine.prepare import prepare, training_batches, validation_batches
+from imgcls.engine.decide.data import prepare, training_batches, validation_batches
 from imgcls.errors import DataError
 from imgcls.models.build import Normalize
 from imgcls.schema import Choice, Finding

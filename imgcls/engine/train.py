@@ -19,16 +19,19 @@ from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig
 from imgcls.device import choose_amp, choose_device, fast_float32
 from imgcls.distributed import World, joined, world_from_environment
-from imgcls.engine import announce, diagnose, resume, run_folder
-from imgcls.engine.evaluate import count, silent
-from imgcls.engine.hold import hold
-from imgcls.engine.loop import start_statistics, train_epoch
-from imgcls.engine.monitor import best_epoch, ending, is_best, is_over, score
-from imgcls.engine.optim import plateau_drops
-from imgcls.engine.plan import Plan, State, build
-from imgcls.engine.prepare import prepare, validation_batches
-from imgcls.engine.run_folder import RunFolder
-from imgcls.engine.tensorboard import EpochWriter, NoWriter, TensorBoardWriter, require_tensorboard
+from imgcls.engine.assess.evaluate import count, silent
+from imgcls.engine.decide.data import prepare, validation_batches
+from imgcls.engine.decide.plan import Plan, State, build
+from imgcls.engine.learn.epoch import start_statistics, train_epoch
+from imgcls.engine.learn.optimizers import plateau_drops
+from imgcls.engine.run import diagnosis as diagnose
+from imgcls.engine.run import folder as run_folder
+from imgcls.engine.run import header as announce
+from imgcls.engine.run import resume
+from imgcls.engine.run.caching import hold
+from imgcls.engine.run.folder import RunFolder
+from imgcls.engine.run.history import best_epoch, ending, is_best, is_over, score
+from imgcls.engine.run.tensorboard import EpochWriter, NoWriter, TensorBoardWriter, require_tensorboard
 from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said
 from imgcls.schema import EvalReport, ModelCard

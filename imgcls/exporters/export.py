@@ -24,7 +24,7 @@ from imgcls.config import check_word
 from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
-from imgcls.engine.evaluate import silent
+from imgcls.engine.assess.evaluate import silent
 from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, counted
 from imgcls.events import Report, Said
 from imgcls.exporters.model import INPUTS, Exportable, exportable

@@ -22,11 +22,11 @@ from imgcls.data.loaders import Batch, Batches
 from imgcls.data.pictures import in_memory
 from imgcls.device import fast_float32
 from imgcls.distributed import World
-from imgcls.engine.evaluate import silent
-from imgcls.engine.hold import hold
-from imgcls.engine.loop import train_epoch
-from imgcls.engine.plan import Plan, State, build
-from imgcls.engine.prepare import prepare, training_batches
+from imgcls.engine.assess.evaluate import silent
+from imgcls.engine.decide.data import prepare, training_batches
+from imgcls.engine.decide.plan import Plan, State, build
+from imgcls.engine.learn.epoch import train_epoch
+from imgcls.engine.run.caching import hold
 from imgcls.engine.train import train
 from imgcls.events import EpochEnded, Event, Stepped
 from imgcls.machine import available_cpus

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import Result
 
 from imgcls.cli.evaluate import show
-from imgcls.engine import evaluate as module
+from imgcls.engine.assess import evaluate as module
 from imgcls.errors import Exit
 
 Run = Callable[..., Result]

@@ -21,8 +21,8 @@ from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
 from imgcls.distributed import World
-from imgcls.engine import plan as plan_module
-from imgcls.engine.prepare import prepare
+from imgcls.engine.decide import plan as plan_module
+from imgcls.engine.decide.data import prepare
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.models import pretrained

@@ -18,11 +18,12 @@ from small_runs import Seen, built, close, draw, of, run, started, tiny, warning
 
 from imgcls import checkpoint
 from imgcls.config import TrainConfig
-from imgcls.engine import announce, run_folder
 from imgcls.engine import train as train_module
-from imgcls.engine.evaluate import evaluate
-from imgcls.engine.loop import start_statistics
-from imgcls.engine.plan import Plan, State
+from imgcls.engine.assess.evaluate import evaluate
+from imgcls.engine.decide.plan import Plan, State
+from imgcls.engine.learn.epoch import start_statistics
+from imgcls.engine.run import folder as run_folder
+from imgcls.engine.run import header as announce
 from imgcls.errors import DataError, Exit, ResourceError, UsageError
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
 

@@ -20,8 +20,8 @@ from small_runs import Run, run, same, tiny
 
 import imgcls
 from imgcls import checkpoint, files
-from imgcls.engine import run_folder
-from imgcls.engine.run_folder import FILES
+from imgcls.engine.run import folder as run_folder
+from imgcls.engine.run.folder import FILES
 from imgcls.engine.train import train
 from imgcls.errors import Exit, ImgclsError, UsageError, WriteError
 from imgcls.events import Event, Stepped

@@ -19,10 +19,10 @@ from PIL import Image
 from imgcls import checkpoint, plots
 from imgcls.config import TrainConfig, from_dict
 from imgcls.distributed import World
-from imgcls.engine import loop
-from imgcls.engine import plan as plan_module
-from imgcls.engine.plan import Plan, State
-from imgcls.engine.prepare import prepare
+from imgcls.engine.decide import plan as plan_module
+from imgcls.engine.decide.data import prepare
+from imgcls.engine.decide.plan import Plan, State
+from imgcls.engine.learn import epoch as loop
 from imgcls.engine.train import train
 from imgcls.events import EpochEnded, Event, Finished, Found, Said, Started, Stepped
 from imgcls.models.build import Classifier

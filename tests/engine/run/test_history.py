@@ -13,7 +13,7 @@ from small_runs import of, run, tiny
 
 from imgcls import checkpoint, plots
 from imgcls.engine import train as train_module
-from imgcls.engine.monitor import best_epoch, is_best, is_over, score
+from imgcls.engine.run.history import best_epoch, is_best, is_over, score
 from imgcls.events import EpochEnded
 from imgcls.schema import EvalReport
 

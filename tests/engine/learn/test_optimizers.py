@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from imgcls.engine import train as train_module
-from imgcls.engine.optim import (
+from imgcls.engine.learn.optimizers import (
     build_optimizer,
     choose_lr,
     choose_warmup,

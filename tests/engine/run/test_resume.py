@@ -17,9 +17,10 @@ from PIL import Image
 from small_runs import COLOURS, Killed, Run, draw, kill_in, of, run, same, started, tiny, warnings
 
 from imgcls import checkpoint
-from imgcls.engine import diagnose, run_folder
 from imgcls.engine import train as train_module
-from imgcls.engine.evaluate import evaluate
+from imgcls.engine.assess.evaluate import evaluate
+from imgcls.engine.run import diagnosis as diagnose
+from imgcls.engine.run import folder as run_folder
 from imgcls.errors import CheckpointError, DataError, Exit, ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.schema import EvalReport

@@ -25,13 +25,13 @@ from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches, choose_workers, moved
 from imgcls.data.splits import for_evaluation, limited
 from imgcls.distributed import World
-from imgcls.engine.backend import open_model
-from imgcls.engine.metrics import TOP, binary, summarise, with_pairs
-from imgcls.engine.origin import findings, origin, seen_in_training
-from imgcls.engine.outcomes import Rows, rows, write_folder, write_predictions
+from imgcls.engine.assess.metrics import TOP, binary, summarise, with_pairs
+from imgcls.engine.assess.origin import findings, origin, seen_in_training
+from imgcls.engine.assess.predictions import Rows, rows, write_folder, write_predictions
 from imgcls.errors import CheckpointError, UsageError, counted
 from imgcls.events import REPORT_SECONDS, Found, Report, Said, Stepped
 from imgcls.inference.model import positive_index
+from imgcls.inference.torch import open_model
 from imgcls.pixels import dim
 from imgcls.schema import EvalReport, ModelCard, Preprocess
 

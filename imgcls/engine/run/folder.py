@@ -25,7 +25,7 @@ import imgcls
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
-from imgcls.engine.monitor import best_epoch
+from imgcls.engine.run.history import best_epoch
 from imgcls.errors import CheckpointError, UsageError, WriteError
 from imgcls.schema import Choice
 

@@ -19,11 +19,11 @@ from imgcls import checkpoint, registry
 from imgcls.data import images as images_module
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
-from imgcls.engine import hold as hold_module
-from imgcls.engine import plan as plan_module
 from imgcls.engine import train as train_module
-from imgcls.engine.evaluate import evaluate
-from imgcls.engine.hold import hold
+from imgcls.engine.assess.evaluate import evaluate
+from imgcls.engine.decide import plan as plan_module
+from imgcls.engine.run import caching as hold_module
+from imgcls.engine.run.caching import hold
 from imgcls.errors import DataError
 from imgcls.events import Event, Said, Stepped
 from imgcls.models.build import build_network, head, last_layers

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from imgcls.data import draws
 from imgcls.data.loaders import Batch
 from imgcls.data.sample import SHAPES, picture
-from imgcls.engine import loop
-from imgcls.engine.evaluate import count
-from imgcls.engine.loop import start_statistics, step_weights, train_epoch
-from imgcls.engine.plan import State, balanced_weights
+from imgcls.engine.assess.evaluate import count
+from imgcls.engine.decide.plan import State, balanced_weights
+from imgcls.engine.learn import epoch as loop
+from imgcls.engine.learn.epoch import start_statistics, step_weights, train_epoch
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import Event, Said, Stepped
 from imgcls.models.build import last_layers
@@ -347,7 +347,7 @@ def test_the_header_counts_what_learns(pictures: Path) -> None:
 def test_ema_is_validated_and_kept(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     """Both files hold the average, whose accuracy they state; last.pt the weights behind it, too."""
     from imgcls import checkpoint
-    from imgcls.engine.evaluate import evaluate
+    from imgcls.engine.assess.evaluate import evaluate
 
     asked = {"optimizer": "sgd", "lr": 0.02, "schedule": "constant", "warmup_epochs": 0}
     done = run(tiny(pictures, ema=True, **asked, out=str(tmp_path / "ema")))

@@ -21,10 +21,10 @@ from imgcls.data.loaders import Batches, unreadable
 from imgcls.data.pictures import choose_cache
 from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
 from imgcls.distributed import World
-from imgcls.engine.optim import Ema, build_optimizer, choose_lr, choose_warmup, restore_optimizer
-from imgcls.engine.origin import seen_images
-from imgcls.engine.prepare import Prepared, training_batches, validation_batches
-from imgcls.engine.run_folder import provenance
+from imgcls.engine.assess.origin import seen_images
+from imgcls.engine.decide.data import Prepared, training_batches, validation_batches
+from imgcls.engine.learn.optimizers import Ema, build_optimizer, choose_lr, choose_warmup, restore_optimizer
+from imgcls.engine.run.folder import provenance
 from imgcls.errors import CheckpointError, DataError, ImageError, UsageError
 from imgcls.files import check_outside
 from imgcls.machine import free_memory

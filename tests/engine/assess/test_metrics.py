@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches
-from imgcls.engine import metrics
-from imgcls.engine.evaluate import count
-from imgcls.engine.metrics import area_under, binary, roc_curve, wilson, with_pairs
+from imgcls.engine.assess import metrics
+from imgcls.engine.assess.evaluate import count
+from imgcls.engine.assess.metrics import area_under, binary, roc_curve, wilson, with_pairs
 from imgcls.schema import BinaryReport, Confused, EvalReport, Preprocess
 
 CLASSES = tuple("abcdefgh")

@@ -25,7 +25,7 @@ from imgcls import checkpoint, plots
 from imgcls.checkpoint import Checkpoint
 from imgcls.data import draws
 from imgcls.data.splits import NO_HOLDOUT
-from imgcls.engine.evaluate import evaluate
+from imgcls.engine.assess.evaluate import evaluate
 from imgcls.errors import Interrupted, WriteError
 from imgcls.models.build import build_network
 from imgcls.pixels.transform import transform

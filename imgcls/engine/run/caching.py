@@ -15,7 +15,7 @@ from imgcls.data import disk_cache
 from imgcls.data.loaders import Batches, moved, unreadable
 from imgcls.data.pictures import SHARE, Pictures, Store, in_memory
 from imgcls.device import free_device_memory
-from imgcls.engine.plan import Plan, State
+from imgcls.engine.decide.plan import Plan, State
 from imgcls.errors import ImageError, counted
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.machine import available_cpus, free_memory

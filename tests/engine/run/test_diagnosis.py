@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from imgcls import checkpoint
 from imgcls.config import TrainConfig
 from imgcls.data.loaders import Batch
-from imgcls.engine import diagnose, loop
 from imgcls.engine import train as train_module
-from imgcls.engine.diagnose import AT_THE_END_TOO, Facts, diverged, facts_of, findings
+from imgcls.engine.learn import epoch as loop
+from imgcls.engine.run import diagnosis as diagnose
+from imgcls.engine.run.diagnosis import AT_THE_END_TOO, Facts, diverged, facts_of, findings
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import EpochEnded, Found
 from imgcls.schema import Finding

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import Killed, kill_in, run, tiny
 
-from imgcls.engine.tensorboard import NoWriter
+from imgcls.engine.run.tensorboard import NoWriter
 from imgcls.errors import Exit, UsageError
 
 pytest_plugins = ("small_runs",)

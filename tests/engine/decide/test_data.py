@@ -15,9 +15,9 @@ from imgcls import registry
 from imgcls.data.images import ArrayImages, FileImages
 from imgcls.data.listing import Listing, Source
 from imgcls.distributed import World
-from imgcls.engine import prepare as prepare_module
-from imgcls.engine.plan import build
-from imgcls.engine.prepare import STATISTICS, Prepared, prepare, training_batches, validation_batches
+from imgcls.engine.decide import data as prepare_module
+from imgcls.engine.decide.data import STATISTICS, Prepared, prepare, training_batches, validation_batches
+from imgcls.engine.decide.plan import build
 from imgcls.errors import UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import build_network

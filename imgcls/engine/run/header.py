@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from imgcls.engine.loop import is_frozen
-from imgcls.engine.plan import Plan, State
+from imgcls.engine.decide.plan import Plan, State
+from imgcls.engine.learn.epoch import is_frozen
 from imgcls.errors import counted
 from imgcls.events import Said, Started
 from imgcls.models.build import count_parameters, head

@@ -10,8 +10,8 @@ import torch
 from small_runs import Run, built, run, tiny
 
 from imgcls import registry
-from imgcls.engine.backend import load
 from imgcls.errors import CheckpointError, UsageError
+from imgcls.inference.torch import load
 
 pytest_plugins = ("small_runs",)
 

@@ -22,11 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 from imgcls.config import TrainConfig
 from imgcls.data import draws
 from imgcls.data.loaders import Batch, moved
-from imgcls.engine import diagnose
-from imgcls.engine.mix import mix
-from imgcls.engine.optim import lr_factor
-from imgcls.engine.plan import Plan, State
-from imgcls.engine.prepare import training_batches
+from imgcls.engine.decide.data import training_batches
+from imgcls.engine.decide.plan import Plan, State
+from imgcls.engine.learn.mixing import mix
+from imgcls.engine.learn.optimizers import lr_factor
+from imgcls.engine.run import diagnosis as diagnose
 from imgcls.errors import DivergedError
 from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.models.build import MOMENTUM, batch_norms, head, last_layers

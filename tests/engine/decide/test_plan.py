@@ -14,9 +14,9 @@ from imgcls.checkpoint import Checkpoint, load, save
 from imgcls.config import from_dict, to_dict
 from imgcls.data.splits import NO_HOLDOUT
 from imgcls.distributed import World
-from imgcls.engine.loop import train_epoch
-from imgcls.engine.plan import build
-from imgcls.engine.prepare import prepare
+from imgcls.engine.decide.data import prepare
+from imgcls.engine.decide.plan import build
+from imgcls.engine.learn.epoch import train_epoch
 from imgcls.errors import DataError, ImgclsError, UsageError
 
 pytest_plugins = ("small_runs",)

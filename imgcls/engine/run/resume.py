@@ -13,8 +13,8 @@ from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
 from imgcls.distributed import World
-from imgcls.engine.monitor import Row, is_best, is_over
-from imgcls.engine.prepare import Prepared
+from imgcls.engine.decide.data import Prepared
+from imgcls.engine.run.history import Row, is_best, is_over
 from imgcls.errors import CheckpointError, DataError, UsageError
 from imgcls.schema import ModelCard
 

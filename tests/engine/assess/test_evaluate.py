@@ -25,8 +25,8 @@ from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.loaders import Batches
 from imgcls.data.splits import NO_HOLDOUT, open_source
-from imgcls.engine import evaluate as evaluate_module
-from imgcls.engine.evaluate import count, evaluate
+from imgcls.engine.assess import evaluate as evaluate_module
+from imgcls.engine.assess.evaluate import count, evaluate
 from imgcls.errors import CheckpointError, DataError, Exit, UsageError
 from imgcls.events import Event, Found, Said, Stepped
 from imgcls.models.build import build_model

@@ -13,7 +13,7 @@ from imgcls.data import draws
 from imgcls.data.images import FileImages, Images
 from imgcls.data.listing import Listing
 from imgcls.data.splits import Splits
-from imgcls.engine.run_folder import provenance
+from imgcls.engine.run.folder import provenance
 from imgcls.schema import Finding, ModelCard, Origin, Seen
 
 READ = 16  # files of a split whose content is hashed: names and sizes can be those of other images

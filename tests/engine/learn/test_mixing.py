@@ -11,8 +11,8 @@ from small_runs import Seen, built, run, tiny
 from torch.nn import functional as F
 
 from imgcls.data import draws
-from imgcls.engine import loop
-from imgcls.engine.mix import mix
+from imgcls.engine.learn import epoch as loop
+from imgcls.engine.learn.mixing import mix
 
 pytest_plugins = ("small_runs",)
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from torch import nn
 
 from imgcls.config import TrainConfig
-from imgcls.engine.metrics import wilson
-from imgcls.engine.monitor import is_over
-from imgcls.engine.plan import Plan
+from imgcls.engine.assess.metrics import wilson
+from imgcls.engine.decide.plan import Plan
+from imgcls.engine.run.history import is_over
 from imgcls.errors import counted
 from imgcls.machine import available_cpus
 from imgcls.models.build import has_batch_norm

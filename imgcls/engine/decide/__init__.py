@@ -1,0 +1,1 @@
+"""What is trained on, and how: every automatic choice with its reason."""

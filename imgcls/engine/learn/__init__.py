@@ -1,0 +1,1 @@
+"""Learning: an epoch is a row of optimizer steps."""

@@ -1,0 +1,1 @@
+"""A run: its folder, history, header and diagnosis, and going on with it."""
