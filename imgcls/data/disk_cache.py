@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from imgcls import files
-from imgcls.data.pictures import Pictures, Store, decoded
+from imgcls.data.cache import Store, decoded
+from imgcls.data.pictures import Pictures
 from imgcls.errors import WriteError
 
-SHARE = 0.5  # of the free disk, that all files in the folder may take together
+DISK_FRACTION = 0.5  # of the free disk, that all files in the folder may take together
 SUFFIX = ".pixels"
 FORMAT = 2  # to be raised when the layout, or what our own code makes of a picture, changes
 A_DAY = 24 * 3600  # seconds
@@ -117,7 +118,7 @@ def _make_room(place: Path, pictures: Pictures, kept: set[Path]) -> int:
             del ours[path]
         kept = {path for path in ours if path in kept or files.is_temporary(path)}  # other runs are writing those
         taken = sum(found.st_size for found in ours.values())
-        limit = int(SHARE * (shutil.disk_usage(place).free + taken))
+        limit = int(DISK_FRACTION * (shutil.disk_usage(place).free + taken))
         room = limit - sum(ours[path].st_size for path in kept)
         if pictures.bytes() > room:
             raise _too_large(place, pictures.bytes(), room)

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.data import draws
 from imgcls.data.augment import Augmentation, draw, frame, vary
+from imgcls.data.cache import Store
 from imgcls.data.listing import Listing
-from imgcls.data.pictures import Pictures, Store
+from imgcls.data.pictures import Pictures, unreadable
 from imgcls.device import put
-from imgcls.errors import DataError, ImageError, ResourceError, counted
+from imgcls.errors import ImageError, ResourceError, counted
 from imgcls.machine import available_cpus
 from imgcls.schema import Choice, Preprocess
 
@@ -290,11 +291,6 @@ def moved(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         for part in (there.images, there.labels, there.real):
             part.record_stream(computing)  # else its memory could be reused while the network still reads it
         yield there
-
-
-def unreadable(problem: str) -> DataError:
-    """Return the error of an image that training or evaluation cannot do without."""
-    return DataError(f"{problem}: replace or remove the file")
 
 
 @contextmanager

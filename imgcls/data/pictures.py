@@ -1,32 +1,22 @@
-"""What of an image's way to the network is the same in every epoch, and a store that holds it decoded.
+"""One image by index, as it is the same in every epoch: what the cache keeps, and what augmentation begins with.
 
 Where boxes are cut at random that is the picture itself, large enough for the smallest of them; elsewhere the frame
-that the deterministic transform gives. So training sees the same pixels with a store and without. Knows no batches.
+that the deterministic transform gives. So training sees the same pixels with a cache and without.
 """
 
 from __future__ import annotations
 
-import mmap
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import median
 
-import numpy as np
-
-from imgcls.data.augment import Augmentation, Integers
+from imgcls.data.augment import Augmentation
 from imgcls.data.draws import sample
-from imgcls.data.images import ArrayImages, Images
+from imgcls.data.images import Images
+from imgcls.errors import DataError
 from imgcls.pixels.decode import Pixels, reduced_size
 from imgcls.pixels.transform import transform
-from imgcls.schema import Choice, Preprocess
+from imgcls.schema import Preprocess
 
-MANY, FEW = 32, 4  # small and other images that a thread takes at a time; one by one costs a tenth more for 32 px
-AHEAD = 2  # chunks per thread that may wait to be stored
-TINY = 64  # pixels; up to this side threads wait for each other: two threads decode 5,800 images/s, one 8,300
 SAMPLED = 256  # headers that tell how large the pictures are
-SHARE = 0.5  # of the free memory, that decoded images may take
 SLACK = 1.25  # what the estimate from a few headers may be wrong by
 
 
@@ -60,7 +50,7 @@ class Pictures:
         return augmentation.shorter(size) if augmentation and augmentation.crops(size) else None
 
     def bytes(self) -> int:
-        """Return how much a store of them takes; for pictures of all sizes it is estimated from a few headers."""
+        """Return how much they take decoded; for pictures of all sizes it is estimated from a few headers."""
         if self.shorter is None:
             return len(self) * 3 * self.preprocess.size**2
         sides = [reduced_size(width, height, self.shorter) for width, height in self.sampled_sizes()]
@@ -71,113 +61,10 @@ class Pictures:
         return [self.images.size(int(index)) for index in sample(0, len(self), SAMPLED)]
 
     def most_bytes(self) -> int:
-        """Return what a store of them takes at most, as long as the estimate is not too far out."""
+        """Return how much they take decoded at most, as long as the estimate is not too far out."""
         return self.bytes() if self.shorter is None else round(SLACK * self.bytes())
 
 
-@dataclass(frozen=True)
-class Store:
-    """Decoded pictures, one behind the other; indexed like `Pictures`.
-
-    Attributes:
-        pixels: uint8 [bytes], in memory or a memory-mapped file.
-        places: int64 [n, 3]: where a picture begins, its height and width.
-    """
-
-    pixels: Pixels
-    places: Integers
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Pixels:
-        start, height, width = self.places[index].tolist()
-        return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
-
-    def frames(self) -> Pixels:
-        """Return all of them as uint8 [n, S, S, 3]; they must be of one size."""
-        _, height, width = self.places[0].tolist()
-        return self.pixels[: 3 * len(self) * height * width].reshape(len(self), height, width, 3)
-
-
-def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs: int) -> Choice:
-    """Decide where decoded images are kept, with the reason.
-
-    Args:
-        asked: `--cache`, or None.
-        parts: the pictures of each split.
-        free: bytes of memory that this process may still take.
-        epochs: of the run.
-    """
-    if asked == "off":
-        return Choice("cache", "off", "as asked")
-    needed, most = sum(part.bytes() for part in parts), sum(part.most_bytes() for part in parts)
-    size = f"the images take {needed / 2**30:.2g} GiB decoded"
-    if asked == "disk" and isinstance(parts[0].images, ArrayImages):
-        return Choice("cache", "memory", f"the data set is an array in memory already; {size}")
-    if asked is not None:
-        return Choice("cache", asked, f"as asked; {size}")
-    if epochs == 1:
-        return Choice("cache", "off", "a single epoch decodes once anyway")
-    if most > SHARE * free:
-        size = f"the images may take {most / 2**30:.2g} GiB decoded"
-        return Choice("cache", "off", f"{size}, half of the free memory is {SHARE * free / 2**30:.2g} GiB")
-    return Choice("cache", "memory", f"{size}, {free / 2**30:.2g} GiB are free")
-
-
-def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
-    """Yield all pictures in order, decoded by threads, some at a time.
-
-    Raises:
-        ImageError: naming the first that cannot be read.
-    """
-    tiny = median(max(size) for size in pictures.sampled_sizes()) <= TINY
-    workers, size = (1, MANY) if tiny else (max(1, workers), FEW)
-
-    def chunk(start: int) -> list[Pixels]:
-        return [pictures[index] for index in range(start, min(start + size, len(pictures)))]
-
-    pending: deque[Future[list[Pixels]]] = deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        for start in range(0, len(pictures), size):
-            pending.append(executor.submit(chunk, start))
-            if len(pending) >= AHEAD * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def in_memory(pictures: Pictures, workers: int, limit: int, told: Callable[[int], None]) -> Store | None:
-    """Decode all pictures into one array.
-
-    Args:
-        pictures: of a split.
-        workers: decoding threads.
-        limit: bytes at most.
-        told: receives the number of images done, and may raise.
-
-    Returns:
-        The store, or None when they do not fit.
-
-    Raises:
-        ImageError: naming the first that cannot be read.
-    """
-    try:
-        # A mapping of its own takes memory only as it is filled, and gives all back when it is dropped.
-        pixels = np.frombuffer(mmap.mmap(-1, limit), dtype=np.uint8)
-    except (OSError, ValueError):  # more than there is, or nothing
-        return None
-    places = np.empty((len(pictures), 3), dtype=np.int64)
-    done = end = 0
-    for some in decoded(pictures, workers):
-        for picture in some:
-            if end + picture.size > limit:
-                return None
-            pixels[end : end + picture.size] = picture.reshape(-1)
-            places[done] = end, *picture.shape[:2]
-            done, end = done + 1, end + picture.size
-        told(done)
-    return Store(pixels[:end], places)
+def unreadable(problem: str) -> DataError:
+    """Return the error of an image that training or evaluation cannot do without."""
+    return DataError(f"{problem}: replace or remove the file")

@@ -18,8 +18,8 @@ from table import Outcome, alternate
 from torch.nn import functional as F
 
 from imgcls.config import TrainConfig, from_dict
+from imgcls.data.cache import in_memory
 from imgcls.data.loaders import Batch, Batches
-from imgcls.data.pictures import in_memory
 from imgcls.device import fast_float32
 from imgcls.distributed import World
 from imgcls.engine.assess.evaluate import silent

@@ -16,11 +16,11 @@ from drawing import draw_tree
 
 from imgcls.data import disk_cache, loaders
 from imgcls.data.augment import Augmentation
+from imgcls.data.cache import Store, in_memory
 from imgcls.data.folder import read_split
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
-from imgcls.data.loaders import Batch, Batches, Places, choose_workers, moved, unreadable
-from imgcls.data.pictures import Store, in_memory
+from imgcls.data.loaders import Batch, Batches, Places, choose_workers, moved
 from imgcls.errors import DataError, ResourceError
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
@@ -214,12 +214,6 @@ def test_batches_moved_to_the_cpu_are_the_same() -> None:
     there = list(moved(batches.epoch(1), CPU))
     assert len(there) == 3
     assert all(equal(one, other) for one, other in zip(batches.epoch(1), there, strict=True))
-
-
-def test_an_unreadable_image_is_an_error_of_the_data() -> None:
-    error = unreadable("a/b.png: truncated")
-    assert isinstance(error, DataError)
-    assert str(error) == "a/b.png: truncated: replace or remove the file"
 
 
 def test_workers_that_live_on_see_the_new_epoch() -> None:

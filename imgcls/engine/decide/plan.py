@@ -17,8 +17,9 @@ import imgcls
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
 from imgcls.data import disk_cache
-from imgcls.data.loaders import Batches, unreadable
-from imgcls.data.pictures import choose_cache
+from imgcls.data.cache import choose_cache
+from imgcls.data.loaders import Batches
+from imgcls.data.pictures import unreadable
 from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
 from imgcls.distributed import World
 from imgcls.engine.assess.origin import seen_images

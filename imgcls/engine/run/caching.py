@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 
 from imgcls.data import disk_cache
-from imgcls.data.loaders import Batches, moved, unreadable
-from imgcls.data.pictures import SHARE, Pictures, Store, in_memory
+from imgcls.data.cache import MEMORY_FRACTION, Store, in_memory
+from imgcls.data.loaders import Batches, moved
+from imgcls.data.pictures import Pictures, unreadable
 from imgcls.device import free_device_memory
 from imgcls.engine.decide.plan import Plan, State
 from imgcls.errors import ImageError, counted
@@ -21,7 +22,7 @@ from imgcls.events import REPORT_SECONDS, Report, Said, Stepped
 from imgcls.machine import available_cpus, free_memory
 from imgcls.models.build import last_layers
 
-GPU_SHARE = 0.2  # of a GPU's free memory, that held images may take
+GPU_FRACTION = 0.2  # of a GPU's free memory, that held images may take
 
 
 def hold(state: State, plan: Plan, report: Report) -> Plan:
@@ -40,7 +41,7 @@ def _hold_images(plan: Plan, report: Report) -> Plan:
     if where == "off":
         return plan
     began, held = time.monotonic(), list[Batches]()
-    room = int(SHARE * free_memory()) // plan.world.local_size
+    room = int(MEMORY_FRACTION * free_memory()) // plan.world.local_size
     for batches in _splits(plan):
         taken = sum(part.nbytes for part in held) if where == "memory" else 0
         store = _stored(batches.pictures, where, room - taken, plan, report)
@@ -95,7 +96,7 @@ def _progress(what: str, images: int, plan: Plan, report: Report) -> Callable[[i
 
 def _place(size: int, device: torch.device) -> torch.device:
     """Return where to hold that many bytes: on a GPU only when most of its memory is left for training."""
-    fits = device.type != "cuda" or size <= GPU_SHARE * free_device_memory(device)
+    fits = device.type != "cuda" or size <= GPU_FRACTION * free_device_memory(device)
     return device if fits else torch.device("cpu")
 
 
@@ -126,7 +127,7 @@ def _features(state: State, batches: Batches, plan: Plan, report: Report) -> tor
     last, seen, parts = last_layers(model.network), list[torch.Tensor](), list[torch.Tensor]()
     hook = last[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]), prepend=True)
     told = _progress("features", len(batches.pictures), plan, report)
-    room = SHARE * min(free_memory() // plan.world.local_size, free_device_memory(plan.device))
+    room = MEMORY_FRACTION * min(free_memory() // plan.world.local_size, free_device_memory(plan.device))
     done = 0
     try:
         for batch in moved(batches.epoch(0), plan.device):
