@@ -1,10 +1,11 @@
-"""What a training run reports while it runs: frozen events of plain numbers.
+"""What a training run reports while it runs: frozen events of plain numbers, and how often.
 
 Knows neither tensors nor terminals; the engine emits these, the command line draws them.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -87,3 +88,37 @@ class Finished:
 
 Event = Started | Found | Said | Stepped | EpochEnded | Finished
 Report = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Report to nobody."""
+
+
+class Pace:
+    """When a loop should report again, and how fast it is.
+
+    Args:
+        seconds: between two reports; below 0 each is due.
+        clock: gives seconds.
+    """
+
+    def __init__(self, seconds: float = REPORT_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._began = self._reported = clock()
+
+    def due(self, done: bool = False) -> bool:
+        """Tell whether to report now: `REPORT_SECONDS` after the last time, and when all is done."""
+        now = self._clock()
+        if not done and now - self._reported <= self._seconds:
+            return False
+        self._reported = now
+        return True
+
+    @property
+    def seconds(self) -> float:
+        """The time since the beginning; more than 0, to be divided by."""
+        return max(1e-9, self._clock() - self._began)
+
+    def rate(self, images: int) -> float:
+        """Return images per second since the beginning."""
+        return images / self.seconds
