@@ -29,22 +29,22 @@ class Store:
 
     Attributes:
         pixels: uint8 [bytes], in memory or a memory-mapped file.
-        places: int64 [n, 3]: where a picture begins, its height and width.
+        layout: int64 [n, 3]: where a picture begins, its height and width.
     """
 
     pixels: Pixels
-    places: Integers
+    layout: Integers
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.layout)
 
     def __getitem__(self, index: int) -> Pixels:
-        start, height, width = self.places[index].tolist()
+        start, height, width = self.layout[index].tolist()
         return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
     def frames(self) -> Pixels:
         """Return all of them as uint8 [n, S, S, 3]; they must be of one size."""
-        _, height, width = self.places[0].tolist()
+        _, height, width = self.layout[0].tolist()
         return self.pixels[: 3 * len(self) * height * width].reshape(len(self), height, width, 3)
 
 
@@ -73,24 +73,24 @@ def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs
     return Choice("cache", "memory", f"{size}, {free / 2**30:.2g} GiB are free")
 
 
-def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
+def decoded(pictures: Pictures, threads: int) -> Iterator[list[Pixels]]:
     """Yield all pictures in order, decoded by threads, some at a time.
 
     Raises:
         ImageError: naming the first that cannot be read.
     """
     tiny = median(max(size) for size in pictures.sampled_sizes()) <= TINY
-    workers, size = (1, MANY) if tiny else (max(1, workers), FEW)
+    threads, size = (1, MANY) if tiny else (max(1, threads), FEW)
 
     def chunk(start: int) -> list[Pixels]:
         return [pictures[index] for index in range(start, min(start + size, len(pictures)))]
 
     pending: deque[Future[list[Pixels]]] = deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         for start in range(0, len(pictures), size):
             pending.append(executor.submit(chunk, start))
-            if len(pending) >= AHEAD * workers:
+            if len(pending) >= AHEAD * threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -98,14 +98,14 @@ def decoded(pictures: Pictures, workers: int) -> Iterator[list[Pixels]]:
         executor.shutdown(cancel_futures=True)
 
 
-def in_memory(pictures: Pictures, workers: int, limit: int, told: Callable[[int], None]) -> Store | None:
+def in_memory(pictures: Pictures, threads: int, limit: int, progress: Callable[[int], None]) -> Store | None:
     """Decode all pictures into one array.
 
     Args:
         pictures: of a split.
-        workers: decoding threads.
+        threads: that decode.
         limit: bytes at most.
-        told: receives the number of images done, and may raise.
+        progress: receives the number of images done, and may raise.
 
     Returns:
         The store, or None when they do not fit.
@@ -118,14 +118,14 @@ def in_memory(pictures: Pictures, workers: int, limit: int, told: Callable[[int]
         pixels = np.frombuffer(mmap.mmap(-1, limit), dtype=np.uint8)
     except (OSError, ValueError):  # more than there is, or nothing
         return None
-    places = np.empty((len(pictures), 3), dtype=np.int64)
+    layout = np.empty((len(pictures), 3), dtype=np.int64)
     done = end = 0
-    for some in decoded(pictures, workers):
+    for some in decoded(pictures, threads):
         for picture in some:
             if end + picture.size > limit:
                 return None
             pixels[end : end + picture.size] = picture.reshape(-1)
-            places[done] = end, *picture.shape[:2]
+            layout[done] = end, *picture.shape[:2]
             done, end = done + 1, end + picture.size
-        told(done)
-    return Store(pixels[:end], places)
+        progress(done)
+    return Store(pixels[:end], layout)

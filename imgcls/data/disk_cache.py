@@ -52,24 +52,24 @@ def _read(path: Path, images: int) -> Store | None:
     length = 24 * images
     try:
         pixels = np.memmap(path, dtype=np.uint8, mode="c")  # "c": nobody writes, but torch wants to be able to
-        places = np.frombuffer(bytes(pixels[-length:]), dtype=np.int64).reshape(-1, 3)
+        layout = np.frombuffer(bytes(pixels[-length:]), dtype=np.int64).reshape(-1, 3)
         with contextlib.suppress(OSError):  # a folder that may only be read
             os.utime(path)  # used now: `_make_room` removes what was not used for longest
     except (OSError, ValueError):
         return None
-    bounds = np.append(places[:, 0], pixels.size - length)
-    if not np.array_equal(np.diff(bounds), 3 * places[:, 1] * places[:, 2]):
-        return None  # the file was cut short or zeroed: what stands at its end are no places
-    return Store(pixels[:-length], places)
+    bounds = np.append(layout[:, 0], pixels.size - length)
+    if not np.array_equal(np.diff(bounds), 3 * layout[:, 1] * layout[:, 2]):
+        return None  # the file was cut short or zeroed: what stands at its end is no layout
+    return Store(pixels[:-length], layout)
 
 
-def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside: Sequence[Pictures] = ()) -> Store:
+def write(pictures: Pictures, threads: int, progress: Callable[[int], None], beside: Sequence[Pictures] = ()) -> Store:
     """Decode all pictures into a file.
 
     Args:
         pictures: of a split.
-        workers: decoding threads.
-        told: receives the number of images done, and may raise.
+        threads: that decode.
+        progress: receives the number of images done, and may raise.
         beside: the run's other splits, whose files stay.
 
     Raises:
@@ -83,18 +83,18 @@ def write(pictures: Pictures, workers: int, told: Callable[[int], None], beside:
         problem = str(error).partition("; ")[0]
         raise WriteError(f"--cache disk: {problem}; set XDG_CACHE_HOME to another folder, or drop it") from error
     room = _make_room(path.parent, pictures, {file_of(others) for others in beside})
-    places: list[tuple[int, int, int]] = []
+    layout: list[tuple[int, int, int]] = []
     end = 0
     with files.replacing(path) as temporary, open(temporary, "wb", opener=_private) as file:
-        for some in decoded(pictures, workers):
+        for some in decoded(pictures, threads):
             for picture in some:
                 if end + picture.size > room:
                     raise _too_large(path.parent, end + picture.size, room)
                 file.write(np.ascontiguousarray(picture).data)
-                places.append((end, *picture.shape[:2]))
+                layout.append((end, *picture.shape[:2]))
                 end += picture.size
-            told(len(places))
-        file.write(np.array(places, dtype=np.int64).data)
+            progress(len(layout))
+        file.write(np.array(layout, dtype=np.int64).data)
     store = _read(path, len(pictures))
     if store is None:
         raise WriteError(f"{path}: was written and cannot be read; type --cache memory or --cache off")
@@ -105,11 +105,11 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)  # the pictures may be; a later chmod fails on some network disks
 
 
-def _make_room(place: Path, pictures: Pictures, kept: set[Path]) -> int:
+def _make_room(where: Path, pictures: Pictures, kept: set[Path]) -> int:
     """Remove what was not used for longest, but not `kept`, until the pictures fit; return the room in bytes."""
-    with files.explained(place):
+    with files.explained(where):
         ours = dict[Path, os.stat_result]()
-        for path in place.iterdir():
+        for path in where.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another run finished or removed it
                 if (path.suffix == SUFFIX or files.is_temporary(path)) and path.is_file():
                     ours[path] = path.stat()
@@ -118,10 +118,10 @@ def _make_room(place: Path, pictures: Pictures, kept: set[Path]) -> int:
             del ours[path]
         kept = {path for path in ours if path in kept or files.is_temporary(path)}  # other runs are writing those
         taken = sum(found.st_size for found in ours.values())
-        limit = int(DISK_FRACTION * (shutil.disk_usage(place).free + taken))
+        limit = int(DISK_FRACTION * (shutil.disk_usage(where).free + taken))
         room = limit - sum(ours[path].st_size for path in kept)
         if pictures.bytes() > room:
-            raise _too_large(place, pictures.bytes(), room)
+            raise _too_large(where, pictures.bytes(), room)
         for path in sorted(ours.keys() - kept, key=lambda path: ours[path].st_mtime):
             if taken + pictures.most_bytes() <= limit:
                 break
@@ -134,6 +134,6 @@ def _is_left_behind(path: Path, found: os.stat_result) -> bool:
     return files.is_temporary(path) and time.time() - found.st_mtime > A_DAY
 
 
-def _too_large(place: Path, needed: int, room: int) -> WriteError:
+def _too_large(where: Path, needed: int, room: int) -> WriteError:
     left = f"{max(0, room) / 2**30:.1f} GiB are left there of half of the free disk"
-    return WriteError(f"--cache disk: needs {needed / 2**30:.1f} GiB in {place}, {left}; type --cache off")
+    return WriteError(f"--cache disk: needs {needed / 2**30:.1f} GiB in {where}, {left}; type --cache off")

@@ -22,13 +22,13 @@ from imgcls.distributed import World, joined, world_from_environment
 from imgcls.engine.assess.evaluate import count, silent
 from imgcls.engine.decide.data import prepare, validation_batches
 from imgcls.engine.decide.plan import Plan, State, build
+from imgcls.engine.learn.caching import cached
 from imgcls.engine.learn.epoch import start_statistics, train_epoch
 from imgcls.engine.learn.optimizers import plateau_drops
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run import folder as run_folder
 from imgcls.engine.run import header as announce
 from imgcls.engine.run import resume
-from imgcls.engine.run.caching import hold
 from imgcls.engine.run.folder import RunFolder
 from imgcls.engine.run.history import best_epoch, ending, is_best, is_over, score
 from imgcls.engine.run.tensorboard import EpochWriter, NoWriter, TensorBoardWriter, require_tensorboard
@@ -149,7 +149,8 @@ def _epochs(
     if state.step == 0 and plan.card.pretrained.used is None:
         start_statistics(state, plan)
     if not is_over(config, state.history):
-        plan = hold(state, plan, report)
+        where = next(str(choice.value) for choice in plan.choices if choice.name == "cache")
+        plan = replace(plan, data=cached(plan.data, state.model, config, where, plan.world, plan.device, report))
     facts = diagnose.facts_of(plan, state.model.network)
     while not is_over(config, state.history):
         began, epoch = time.monotonic(), len(state.history) + 1

@@ -34,7 +34,7 @@ def photographs(material: Material, pairs: int) -> list[Row]:
     state, plan = ours.built(ours.settings(data, **common, cache="off"))
     other, held = ours.built(ours.settings(data, **common, cache="memory"))
     ready, made = ours.made_ready(plan)
-    count = len(plan.batches.pictures)
+    count = plan.data.train.order.count
     blocks: dict[str, Block] = {
         "eager": lambda: ours.run_steps(state, plan, made),
         "ready": lambda: ours.run_epoch(state, ready),
@@ -138,7 +138,7 @@ def _small_batches(material: Material, batch_size: int, pairs: int) -> Row:
     }
     found = alternate(blocks, pairs)
     train, eager = (
-        figures(outcome, lambda seconds: len(plan.batches.pictures) / seconds) for outcome in found.values()
+        figures(outcome, lambda seconds: plan.data.train.order.count / seconds) for outcome in found.values()
     )
     what = f"ResNet-18 at 32 px, batch {batch_size}: as train runs it / eager"
     return Row("G6", what, "img/s", train, eager, ">= 1.8")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,19 @@ from table import Outcome, alternate
 from torch.nn import functional as F
 
 from imgcls.config import TrainConfig, from_dict
+from imgcls.data.batch import Batch, Data, Loader
 from imgcls.data.cache import in_memory
-from imgcls.data.loaders import Batch, Batches
+from imgcls.data.draws import Integers
+from imgcls.data.files import FileLoader
+from imgcls.data.memory import FrameLoader, from_store
+from imgcls.data.order import Order
 from imgcls.device import fast_float32
 from imgcls.distributed import World
 from imgcls.engine.assess.evaluate import silent
 from imgcls.engine.decide.data import prepare, training_batches
 from imgcls.engine.decide.plan import Plan, State, build
+from imgcls.engine.learn.caching import cached
 from imgcls.engine.learn.epoch import train_epoch
-from imgcls.engine.run.caching import hold
 from imgcls.engine.train import train
 from imgcls.events import EpochEnded, Event, Stepped
 from imgcls.machine import available_cpus
@@ -39,22 +42,22 @@ def settings(data: Path, **asked: Any) -> TrainConfig:
     return from_dict({"data": str(data), "device": "cpu", "pretrained": False, "overwrite": True} | asked)
 
 
-def batches(data: Path, **asked: Any) -> Batches:
+def batches(data: Path, **asked: Any) -> FileLoader:
     """Return training batches of all images from files, as `train` makes them."""
     config = settings(data, val_split=0.0, **asked)
     return training_batches(prepare(config), config)
 
 
-def in_store(some: Batches) -> Batches:
+def in_store(some: FileLoader) -> FileLoader | FrameLoader:
     """Return the same batches from memory."""
     limit = some.pictures.most_bytes() + 2**20
     store = in_memory(some.pictures, available_cpus(), limit, lambda done: None)
     if store is None:
         raise MemoryError("the pictures take more memory than estimated")
-    return some.from_store(store, torch.device("cpu"))
+    return from_store(some, store, torch.device("cpu"))
 
 
-def epochs(some: Batches, count: int = 1) -> Callable[[], Iterable[Any]]:
+def epochs(some: Loader, count: int = 1) -> Callable[[], Iterable[Any]]:
     """Return a function that gives the batches of the next epochs."""
     numbers = itertools.count(1)
     return lambda: itertools.chain.from_iterable(some.epoch(next(numbers)) for _ in range(count))
@@ -63,15 +66,33 @@ def epochs(some: Batches, count: int = 1) -> Callable[[], Iterable[Any]]:
 def built(config: TrainConfig) -> tuple[State, Plan]:
     """Put a run together as `train` does, its images held where the settings say."""
     state, plan, _ = build(config, prepare(config), World(), None)
-    return state, hold(state, plan, silent)
+    where = next(str(choice.value) for choice in plan.choices if choice.name == "cache")
+    data = cached(plan.data, state.model, config, where, plan.world, plan.device, silent)
+    return state, replace(plan, data=data)
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """Batches that were made before and are on the device already."""
+
+    made: list[Batch]
+    order: Order
+    labels: Integers
+    nbytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the same ones in every epoch."""
+        return iter(self.made[start:])
 
 
 def made_ready(plan: Plan) -> tuple[Plan, list[Batch]]:
     """Return the plan with batches that were made before and are on the device already, and these batches."""
-    made = [batch.to(plan.device) for batch in plan.batches.epoch(1)]
-    ready = copy.copy(plan.batches)
-    ready.epoch = lambda epoch: iter(made)  # type: ignore[method-assign]
-    return replace(plan, batches=ready), made
+    made = [batch.to(plan.device) for batch in plan.data.train.epoch(1)]
+    ready = Ready(made, plan.data.train.order, plan.data.train.labels)
+    return replace(plan, data=Data(ready, plan.data.val)), made
 
 
 def run_epoch(state: State, plan: Plan) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from material import Material
 from table import Block, Figures, Row, alternate, failure, figures, markdown
 from torchvision import models
 
-from imgcls.data.loaders import Batch
+from imgcls.data.batch import Batch
 from imgcls.machine import available_cpus, keep_freed_memory
 
 ROOT = Path(__file__).parents[2]

@@ -21,8 +21,11 @@ from torch.nn import functional as F
 
 from imgcls import files
 from imgcls.config import EVALUATED, check_number, check_word
+from imgcls.data.batch import Loader, to_device
+from imgcls.data.files import FileLoader, choose_workers
 from imgcls.data.listing import Listing
-from imgcls.data.loaders import Batches, choose_workers, moved
+from imgcls.data.order import Order
+from imgcls.data.pictures import Pictures
 from imgcls.data.splits import for_evaluation, limited
 from imgcls.distributed import World
 from imgcls.engine.assess.metrics import TOP, binary, summarise, with_pairs
@@ -155,10 +158,10 @@ def measure(
     if amp:
         report(Said("mixed precision: answers may differ slightly from float32"))
     report(Said(f"evaluating {listing.where}: {counted(len(listing.images), 'image')} ({chosen})"))
-    batches = Batches(
-        listing,
-        card.preprocess,
-        batch_size=batch_size,
+    batches = FileLoader(
+        Pictures(listing.images, card.preprocess),
+        listing.labels,
+        Order(len(listing.images), batch_size),
         workers=int(choose_workers(workers, batch_size * 3 * card.preprocess.size**2).value),
         pin_memory=opened.device.type == "cuda",
     )
@@ -212,7 +215,7 @@ def _nearly_black(images: torch.Tensor, preprocess: Preprocess) -> npt.NDArray[n
 @torch.inference_mode()
 def count(
     model: nn.Module,
-    batches: Batches,
+    batches: Loader,
     classes: Sequence[str],
     device: torch.device,
     *,
@@ -248,7 +251,7 @@ def count(
     total = min(len(batches), most_batches or len(batches))
     began = reported = time.monotonic()
     seen = 0
-    for number, batch in enumerate(moved(islice(batches.epoch(epoch), total), device), start=1):
+    for number, batch in enumerate(to_device(islice(batches.epoch(epoch), total), device), start=1):
         images, labels, real = batch.images, batch.labels, batch.real
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images).float()

@@ -8,13 +8,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from imgcls.config import DIGIT_DATASETS, DataConfig
 from imgcls.data import draws
 from imgcls.data.augment import Augmentation
+from imgcls.data.files import FileLoader, choose_workers
 from imgcls.data.images import Images
-from imgcls.data.loaders import Batches, choose_workers
+from imgcls.data.order import Order
+from imgcls.data.pictures import Pictures
 from imgcls.data.splits import Hashes, Splits, for_training
 from imgcls.distributed import World
 from imgcls.errors import CheckpointError, UsageError
@@ -124,38 +125,35 @@ def _with_dim(splits: Splits, seed: int) -> Splits:
     return replace(splits, findings=(*splits.findings, finding))
 
 
-def training_batches(prepared: Prepared, config: DataConfig, world: World | None = None, **options: Any) -> Batches:
-    """Return the training batches: shuffled and augmented."""
-    world = world or World()
-    return Batches(
-        prepared.splits.train,
-        prepared.preprocess,
-        batch_size=config.batch_size,
-        augmentation=prepared.augmentation,
-        shuffle=True,
-        seed=config.seed,
-        workers=prepared.workers,
+def training_batches(
+    prepared: Prepared, config: DataConfig, world: World | None = None, *, smallest: int = 2, pin_memory: bool = False
+) -> FileLoader:
+    """Return the training batches: shuffled and augmented; `smallest` as `Order` has it."""
+    world, split = world or World(), prepared.splits.train
+    return FileLoader(
+        Pictures(split.images, prepared.preprocess, prepared.augmentation),
+        split.labels,
+        Order(len(split.images), config.batch_size, config.seed, shuffle=True, ranks=world.size, smallest=smallest),
         rank=world.rank,
-        ranks=world.size,
-        **options,
+        workers=prepared.workers,
+        pin_memory=pin_memory,
     )
 
 
 def validation_batches(
-    prepared: Prepared, config: DataConfig, world: World | None = None, **options: Any
-) -> Batches | None:
+    prepared: Prepared, config: DataConfig, world: World | None = None, *, pin_memory: bool = False
+) -> FileLoader | None:
     """Return the validation batches, in order and unchanged; None without validation images."""
-    world = world or World()
-    if prepared.splits.val is None:
+    world, split = world or World(), prepared.splits.val
+    if split is None:
         return None
-    return Batches(
-        prepared.splits.val,
-        prepared.preprocess,
-        batch_size=config.batch_size,
-        workers=prepared.workers,
+    return FileLoader(
+        Pictures(split.images, prepared.preprocess),
+        split.labels,
+        Order(len(split.images), config.batch_size, ranks=world.size),
         rank=world.rank,
-        ranks=world.size,
-        **options,
+        workers=prepared.workers,
+        pin_memory=pin_memory,
     )
 
 

@@ -17,8 +17,8 @@ import imgcls
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import SMALL_IMAGE, TrainConfig, to_dict
 from imgcls.data import disk_cache
+from imgcls.data.batch import Data, Loader
 from imgcls.data.cache import choose_cache
-from imgcls.data.loaders import Batches
 from imgcls.data.pictures import unreadable
 from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
 from imgcls.distributed import World
@@ -85,16 +85,24 @@ class Plan:
     peak_lr: float
     warmup_steps: int
     class_weights: torch.Tensor  # float32 [classes], on the device
-    batches: Batches
-    val: Batches | None
+    data: Data
     prepared: Prepared
     card: ModelCard
     choices: tuple[Choice, ...]  # the device first
-    on_features: bool = False  # the batches hold the features of a frozen backbone, not images
+
+    @property
+    def batches(self) -> Loader:
+        """Those of training."""
+        return self.data.train
+
+    @property
+    def val(self) -> Loader | None:
+        """The batches of validation."""
+        return self.data.val
 
     def part(self, model: nn.Module, network: nn.Module) -> nn.Module:
         """Return what the batches go through: the model, or its last layers alone when they are features."""
-        return last_layers(network) if self.on_features else model
+        return last_layers(network) if self.data.features else model
 
     @property
     def steps_per_epoch(self) -> int:
@@ -195,8 +203,7 @@ def build(
         peak_lr=float(lr.value),
         warmup_steps=int(warmup.value),
         class_weights=torch.from_numpy(weights).to(device),
-        batches=batches,
-        val=val,
+        data=Data(batches, val),
         prepared=prepared,
         card=card,
         choices=choices,

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imgcls.config import TrainConfig
 from imgcls.data import draws
-from imgcls.data.loaders import Batch, moved
+from imgcls.data.batch import Batch, to_device
 from imgcls.engine.decide.data import training_batches
 from imgcls.engine.decide.plan import Plan, State
 from imgcls.engine.learn.mixing import mix
@@ -62,7 +62,7 @@ def train_epoch(
     checked_step, images_seen, lr = state.step, 0, 0.0
     began = reported = time.monotonic()
     batches = _Timed(islice(plan.batches.epoch(epoch), total))
-    for number, batch in enumerate(moved(batches, device), start=1):
+    for number, batch in enumerate(to_device(batches, device), start=1):
         closes_step = number % config.accumulate == 0 or number == len(plan.batches)
         images, labels, real = batch.images, batch.labels, batch.real
         _seed_dropout(device, draws.step_seed(config.seed, epoch, number, world.rank))
@@ -98,15 +98,14 @@ def train_epoch(
     # BatchNorm's statistics are of each process's own batches: validate those that are saved, the first one's.
     world.spread([*state.model.buffers(), *state.validated.buffers()])
     seconds = max(1e-9, time.monotonic() - began)
-    places = plan.batches.places
-    images = places.bounds[total]
+    count = plan.batches.order.bounds[total]
     loss_sum, right = world.sum(sums).tolist()
     done = -(-total // config.accumulate)
     return {
         "train_loss": loss_sum / float(window_weights[:done].sum()),
-        "train_acc": None if mixing else right / images,
+        "train_acc": None if mixing else right / count,
         "lr": lr,
-        "images_per_second": images / seconds,
+        "images_per_second": count / seconds,
         "data_wait": batches.waited / seconds,
     }
 
@@ -126,7 +125,7 @@ def start_statistics(state: State, plan: Plan) -> None:
     if not layers:
         return
     batches = training_batches(replace(plan.prepared, workers=0), plan.config)
-    batch = next(moved(batches.epoch(1), plan.device))
+    batch = next(to_device(batches.epoch(1), plan.device))
     for layer in layers:
         layer.momentum = 1.0
     with torch.no_grad():
@@ -146,10 +145,10 @@ def step_weights(plan: Plan, epoch: int) -> npt.NDArray[np.float64]:
     Over accumulation and processes alike, so a split batch equals a whole one. Known before the epoch begins,
     because the order is a function. float64 [optimizer steps].
     """
-    places = plan.batches.places
-    labels = plan.batches.listing.labels[places.order(epoch)]
+    order = plan.batches.order
+    labels = plan.batches.labels[order.of(epoch)]
     weights = plan.class_weights.cpu().numpy().astype(np.float64)[labels]
-    return np.add.reduceat(weights, places.bounds[:-1][:: plan.config.accumulate])
+    return np.add.reduceat(weights, order.bounds[:-1][:: plan.config.accumulate])
 
 
 def _ready(state: State, plan: Plan, frozen: bool) -> nn.Module:

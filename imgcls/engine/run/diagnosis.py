@@ -93,7 +93,7 @@ def facts_of(plan: Plan, network: nn.Module) -> Facts:
         batch_norm=has_batch_norm(network) and config.freeze_epochs != "all",
         could_be_pretrained=(pretrained.asked, pretrained.used, pretrained.missing) == ("auto", None, False)
         and published(config.arch) is not None,
-        cached=plan.batches.cached,
+        cached=plan.data.train.nbytes > 0,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from loading import loader
 from small_runs import COLOURS, Run, codes, draw, of, run, tiny
 from torch import nn
 
@@ -23,7 +24,6 @@ from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
-from imgcls.data.loaders import Batches
 from imgcls.data.splits import NO_HOLDOUT, open_source
 from imgcls.engine.assess import evaluate as evaluate_module
 from imgcls.engine.assess.evaluate import count, evaluate
@@ -118,7 +118,7 @@ def of_one_image(done: Run, path: Path) -> int:
     pixels = np.asarray(decode(str(path)))[None]
     labels = np.array([loaded.card.classes.index(path.parent.name)], dtype=np.int64)
     listing = Listing("one", ArrayImages.of("one", pixels), labels, loaded.card.classes)
-    batches = Batches(listing, loaded.card.preprocess, batch_size=1)
+    batches = loader(listing, 1, preprocess=loaded.card.preprocess)
     answers: list[int] = []
     count(
         *(build_model(loaded.card, loaded.model), batches, listing.classes, torch.device("cpu")),
@@ -432,7 +432,7 @@ def test_a_network_that_answers_nan_is_refused(trained: Run, pictures: Path, tmp
 def test_counting_leaves_the_model_in_eval_mode_and_stops_when_told(seven: Path) -> None:
     pixels = np.zeros((9, 8, 8, 3), dtype=np.uint8)
     listing = Listing("x", ArrayImages.of("x", pixels), np.arange(9) % 2, ("a", "b"))
-    batches = Batches(listing, Preprocess(size=8, resize=8), batch_size=2)
+    batches = loader(listing, 2, preprocess=Preprocess(size=8, resize=8))
 
     class Constant(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -11,13 +11,13 @@ import pytest
 import sklearn.metrics
 import torch
 from counting import summarise
+from loading import loader
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
-from imgcls.data.loaders import Batches
 from imgcls.engine.assess import metrics
 from imgcls.engine.assess.evaluate import count
 from imgcls.engine.assess.metrics import area_under, binary, roc_curve, wilson, with_pairs
@@ -52,7 +52,7 @@ def planted(labels: npt.NDArray[np.int64], classes: int, seed: int = 0) -> tuple
     listing = Listing("x", images, labels.astype(np.int64), CLASSES[:classes])
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 1, (len(labels), classes))).float()
     logits[torch.arange(len(labels)), torch.from_numpy(labels)] += 1.5
-    batches = Batches(listing, Preprocess(size=8, resize=8), batch_size=32)
+    batches = loader(listing, 32, preprocess=Preprocess(size=8, resize=8))
     answers: list[torch.Tensor] = []
     report = count(
         *(Planted(logits), batches, listing.classes, torch.device("cpu")),
@@ -133,7 +133,7 @@ def test_memory_grows_with_the_classes_and_not_with_their_square() -> None:
     logits = torch.zeros(len(labels), len(classes))
     logits[torch.arange(len(labels)), torch.from_numpy(labels) // 2] = 1
     listing = Listing("x", ArrayImages.of("x", numbered(len(labels))), labels, tuple(classes))
-    batches = Batches(listing, Preprocess(size=8, resize=8), batch_size=8)
+    batches = loader(listing, 8, preprocess=Preprocess(size=8, resize=8))
     answers: list[torch.Tensor] = []
     largest = Largest()  # type: ignore[no-untyped-call]
     tracemalloc.start()

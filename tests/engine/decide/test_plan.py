@@ -77,7 +77,7 @@ def cut(data: Path, processes: int, **asked: Any) -> list[int]:
     """Return the sizes of the batches of all processes together (a dry run asks the others nothing)."""
     config = tiny(data, dry_run=True, **asked)
     _, plan, _ = build(config, prepare(config), World(0, processes, 0, 1), None)
-    return [int(size) for size in np.diff(plan.batches.places.bounds)]
+    return [int(size) for size in np.diff(plan.data.train.order.bounds)]
 
 
 def test_batch_norm_gets_two_images_in_each_process(pictures: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls.data import draws
-from imgcls.data.loaders import Batch
+from imgcls.data.batch import Batch, Data
+from imgcls.data.files import FileLoader
 from imgcls.data.sample import SHAPES, picture
 from imgcls.engine.assess.evaluate import count
 from imgcls.engine.decide.plan import State, balanced_weights
@@ -407,14 +409,16 @@ def test_the_wait_for_batches_is_counted(pictures: Path, monkeypatch: pytest.Mon
     def passing(seconds: float) -> None:
         now[0] += seconds
 
-    def slowly(batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            passing(3)
-            yield batch
+    class Slow(FileLoader):
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+            for batch in super().epoch(epoch, start):
+                passing(3)
+                yield batch
 
     state, plan = built(tiny(pictures))
-    epoch = plan.batches.epoch
-    monkeypatch.setattr(plan.batches, "epoch", lambda number: slowly(epoch(number)))
+    train = plan.data.train
+    assert isinstance(train, FileLoader)
+    plan = replace(plan, data=Data(Slow(train.pictures, train.labels, train.order)))
     monkeypatch.setattr(loop, "_step", lambda *arguments: passing(1))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
     measured = train_epoch(state, plan, 1, 0, silent)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from imgcls import checkpoint
 from imgcls.config import TrainConfig
-from imgcls.data.loaders import Batch
+from imgcls.data.batch import Batch
 from imgcls.engine import train as train_module
 from imgcls.engine.learn import epoch as loop
 from imgcls.engine.run import diagnosis as diagnose

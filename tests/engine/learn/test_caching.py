@@ -1,4 +1,4 @@
-"""What is held, decoded images and features of a frozen backbone, changes no result and is made once."""
+"""What is done once, decoded images and features of a frozen backbone, changes no result."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loading import AUGMENTATIONS, LARGE, PREPROCESS, decoded, in_files, loader
+from loading import equal as equal_batches
 from PIL import Image
 from small_runs import COLOURS, Killed, Run, Seen, built, close, kill_in, of, run, same, started, tiny
 from torch import nn
 
 from imgcls import checkpoint, registry
 from imgcls.data import images as images_module
+from imgcls.data.batch import Data
+from imgcls.data.files import FileLoader
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
+from imgcls.data.memory import FeatureLoader, FrameLoader, from_store
+from imgcls.distributed import World
 from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.decide import plan as plan_module
-from imgcls.engine.run import caching as hold_module
-from imgcls.engine.run.caching import hold
+from imgcls.engine.decide.plan import Plan, State
+from imgcls.engine.learn import caching
+from imgcls.engine.learn.caching import cached, with_features
 from imgcls.errors import DataError
-from imgcls.events import Event, Said, Stepped
+from imgcls.events import Event, Pace, Said, Stepped
 from imgcls.models.build import build_network, head, last_layers
 from imgcls.pixels.decode import decode
+from imgcls.schema import Preprocess
 
 pytest_plugins = ("small_runs",)
 
@@ -83,7 +91,7 @@ def arrays(root: str) -> Source:
     return Source(f"cifar10 in {root}", parts, dataset="cifar10")
 
 
-HELD: dict[str, tuple[str, dict[str, Any]]] = {
+CACHED: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("pictures", {"augment": "standard"}),
     "turned": (
         "pictures",
@@ -98,13 +106,13 @@ HELD: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", HELD)
+@pytest.mark.parametrize("kind", CACHED)
 def test_neither_cache_nor_loader_processes_change_a_result(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses, accuracies and weights are equal bit by bit."""
     monkeypatch.setitem(registry.DATASETS, "cifar10", f"{__name__}:arrays")
-    name, asked = HELD[kind]
+    name, asked = CACHED[kind]
     data = name if name in registry.DATASETS else request.getfixturevalue(name)
     asked = {"arch": "small-cnn", "dropout": 0.2, "epochs": 2, "batch_size": 5, "limit": 13} | asked
 
@@ -120,7 +128,7 @@ def test_neither_cache_nor_loader_processes_change_a_result(
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def decodings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each training picture was decoded; two batches of validation are always tried before."""
     count: Counter[str] = Counter()
 
@@ -135,50 +143,50 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.mark.parametrize(("where", "times"), [("off", 3), ("memory", 1), ("disk", 1)])
 def test_images_are_decoded_once_with_a_cache_and_in_each_epoch_without(
-    pictures: Path, tmp_path: Path, decoded: Counter[str], where: str, times: int
+    pictures: Path, tmp_path: Path, decodings: Counter[str], where: str, times: int
 ) -> None:
     run(tiny(pictures, cache=where, augment="standard", epochs=3, out=str(tmp_path / "run")))
-    assert list(decoded.values()) == [times] * 24
+    assert list(decodings.values()) == [times] * 24
 
 
 def test_a_second_run_decodes_nothing_when_the_cache_is_on_disk(
-    pictures: Path, tmp_path: Path, cache_folder: Path, decoded: Counter[str]
+    pictures: Path, tmp_path: Path, cache_folder: Path, decodings: Counter[str]
 ) -> None:
     first, second = (
         run(tiny(pictures, cache="disk", augment="standard", seed=0, out=str(tmp_path / name))) for name in "ab"
     )
-    assert set(decoded.values()) == {1}
+    assert set(decodings.values()) == {1}
     assert len(list(cache_folder.iterdir())) == 2, "one file for the training images, one for the others"
     assert str(cache_folder) in said(second.events)
     assert equal(first, second)
     run(tiny(pictures, cache="disk", augment="none", seed=1, lr=0.1, out=str(tmp_path / "c")))  # the same pixels
-    assert set(decoded.values()) == {1}
+    assert set(decodings.values()) == {1}
     run(tiny(pictures, cache="disk", size=12, out=str(tmp_path / "d")))
-    assert set(decoded.values()) == {2}, "frames of another size"
+    assert set(decodings.values()) == {2}, "frames of another size"
 
 
-def test_a_dry_run_reads_no_cache(pictures: Path, cache_folder: Path, decoded: Counter[str]) -> None:
+def test_a_dry_run_reads_no_cache(pictures: Path, cache_folder: Path, decodings: Counter[str]) -> None:
     for where in ("memory", "disk"):
-        decoded.clear()
+        decodings.clear()
         done = run(tiny(pictures, cache=where, dry_run=True))
-        assert decoded.total() == 16, "two batches"
+        assert decodings.total() == 16, "two batches"
         assert "cache:" not in said(done.events)
     assert not cache_folder.exists()
 
 
 @pytest.mark.parametrize(("free", "place"), [(2 * 36 * 768, "memory"), (2 * 36 * 768 - 4, "off")])
-def test_images_are_held_in_memory_when_they_take_at_most_half_of_it(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str], free: float, place: str
+def test_images_are_kept_in_memory_when_they_take_at_most_half_of_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decodings: Counter[str], free: float, place: str
 ) -> None:
     """36 frames of 16 x 16 x 3 bytes."""
     plain = run(tiny(pictures, cache="off", epochs=2, out=str(tmp_path / "plain")))
-    decoded.clear()
+    decodings.clear()
     monkeypatch.setattr(plan_module, "free_memory", lambda: int(free))
     done = run(tiny(pictures, epochs=2, out=str(tmp_path / "run")))
     (choice,) = [choice for choice in started(done.events).choices if choice.name == "cache"]
     assert choice.value == place
     assert ("half of the free memory is" in choice.reason) == (place == "off")
-    assert set(decoded.values()) == {1 if place == "memory" else 2}
+    assert set(decodings.values()) == {1 if place == "memory" else 2}
     assert equal(done, plain)
 
 
@@ -187,7 +195,7 @@ def test_a_cache_that_turns_out_too_large_is_given_up(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     plain = run(tiny(pictures, cache="off", augment="standard", epochs=2, out=str(tmp_path / "plain")))
-    monkeypatch.setattr(hold_module, "free_memory", lambda: 2 * room)
+    monkeypatch.setattr(caching, "free_memory", lambda: 2 * room)
     done = run(tiny(pictures, cache="memory", augment="standard", epochs=2, out=str(tmp_path / "run")))
     assert "do not fit half of the free memory: they are decoded anew in each epoch" in said(done.events)
     assert "cache:" not in said(done.events)
@@ -219,7 +227,7 @@ def test_a_run_may_be_resumed_with_another_cache(pictures: Path, tmp_path: Path)
 
 
 def test_decoding_reports_its_progress(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hold_module, "REPORT_SECONDS", -1)
+    monkeypatch.setattr(caching, "Pace", lambda: Pace(seconds=-1))
     done = run(tiny(pictures, cache="memory", batch_size=5, out=str(tmp_path)))
     steps = [(event.batch, event.batches) for event in of(done.events, Stepped) if event.phase == "decoding"]
     assert steps == [(4, 5), (2, 3)]  # whole batches of 24 and 12 images
@@ -237,7 +245,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 
     def trained(*arguments: Any, **options: Any) -> Run:
         with monkeypatch.context() as patch:
-            patch.setattr(hold_module, "_hold_features", lambda state, plan, report: plan)
+            patch.setattr(caching, "with_features", lambda data, *rest: data)
             return run(*arguments, **options)
 
     return trained
@@ -247,7 +255,7 @@ def test_the_backbone_runs_once_over_each_image(
     pictures: Path, tmp_path: Path, seen: Seen, running: Callable[..., Run]
 ) -> None:
     """Two batches of validation are tried first; 24 and 12 images are 3 and 2 batches."""
-    done = run(tiny(pictures, **FROZEN, out=str(tmp_path / "held")))
+    done = run(tiny(pictures, **FROZEN, out=str(tmp_path / "once")))
     assert ONCE in said(done.events)
     assert len(seen.train) + len(seen.val) == 2 + 3 + 2
     seen.val.clear()
@@ -286,7 +294,7 @@ def test_the_curve_equals_that_with_the_backbone_running(
     if "weights" in asked:
         asked["weights"] = str(measured(arch, tmp_path / "published.pt"))
     expected = running(tiny(pictures, **asked, out=str(tmp_path / "running")))
-    done = run(tiny(pictures, **asked, out=str(tmp_path / "held")))
+    done = run(tiny(pictures, **asked, out=str(tmp_path / "once")))
     assert ONCE in said(done.events)
     for ours, theirs in zip(curve(done), curve(expected), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
@@ -317,10 +325,14 @@ def test_a_resumed_run_computes_them_again(pictures: Path, tmp_path: Path) -> No
     assert same(resumed.weights("best.pt"), straight.weights("best.pt"))
 
 
-def holds_features(config: Any) -> bool:
-    state, plan = built(config)
+def cache(state: State, plan: Plan, report: Callable[[Event], None]) -> Data:
+    """Cache what can be, features included, images not."""
+    return cached(plan.data, state.model, plan.config, "off", plan.world, plan.device, report)
+
+
+def caches_features(config: Any) -> bool:
     events: list[Event] = []
-    found = hold(state, plan, events.append).on_features
+    found = cache(*built(config), events.append).features
     assert found == (ONCE in said(events))
     return found
 
@@ -333,19 +345,19 @@ def holds_features(config: Any) -> bool:
     ],
     ids=str,
 )
-def test_they_are_not_held_where_epochs_differ(pictures: Path, asked: dict[str, Any]) -> None:
-    assert holds_features(tiny(pictures, **FROZEN))
-    assert not holds_features(tiny(pictures, **FROZEN | asked))
+def test_they_are_not_kept_where_epochs_differ(pictures: Path, asked: dict[str, Any]) -> None:
+    assert caches_features(tiny(pictures, **FROZEN))
+    assert not caches_features(tiny(pictures, **FROZEN | asked))
 
 
 @pytest.mark.parametrize("rooms", [[0], [1e9, 0]], ids=["nothing", "the training images only"])
-def test_they_are_not_held_when_they_do_not_fit(
+def test_they_are_not_kept_when_they_do_not_fit(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: Callable[..., Run], rooms: list[float]
 ) -> None:
     asked = FROZEN | {"cache": "off"}
     expected = running(tiny(pictures, **asked, out=str(tmp_path / "running")))
     left = iter(rooms)
-    monkeypatch.setattr(hold_module, "free_device_memory", lambda device: next(left))
+    monkeypatch.setattr(caching, "free_device_memory", lambda device: next(left))
     done = run(tiny(pictures, **asked, out=str(tmp_path / "run")))
     assert ONCE not in said(done.events)
     assert equal(done, expected)
@@ -360,29 +372,53 @@ def test_they_are_not_held_when_they_do_not_fit(
     ],
     ids=["other values", "another shape"],
 )
-def test_they_are_not_held_when_the_last_layers_do_not_give_the_logits(
+def test_they_are_not_kept_when_the_last_layers_do_not_give_the_logits(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[nn.Module], nn.Module]
 ) -> None:
     """As in a network whose head is not what it ends with."""
     config = tiny(pictures, **FROZEN, arch="squeezenet1_1", size=64)
-    assert holds_features(config)
-    monkeypatch.setattr(hold_module, "last_layers", wrong)
-    assert not holds_features(config)
+    assert caches_features(config)
+    monkeypatch.setattr(caching, "last_layers", wrong)
+    assert not caches_features(config)
 
 
 def test_computing_them_leaves_the_network_as_it_was(pictures: Path) -> None:
     state, plan = built(tiny(pictures, **FROZEN, arch="bn-cnn"))
     before = {key: value.clone() for key, value in state.model.state_dict().items()}
-    held = hold(state, plan, lambda event: None)
+    data = cache(state, plan, lambda event: None)
     assert same(before, state.model.state_dict())
     assert not any(layer._forward_pre_hooks for layer in state.model.modules())
-    (first, *_), features = held.batches.epoch(1), last_layers(state.model.network).eval()
+    (first, *_), features = data.train.epoch(1), last_layers(state.model.network).eval()
     assert (first.images.shape, first.images.dtype, first.images.requires_grad) == ((8, 512), torch.float32, False)
     images = next(plan.batches.epoch(1)).images
     torch.testing.assert_close(features(first.images), state.model.eval()(images))
 
 
-def test_a_finished_run_holds_nothing(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("preprocess", [PREPROCESS, LARGE])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stored", [False, True])
+def test_each_process_computes_those_of_all_images_as_they_are_listed(
+    pictures: Path, tmp_path: Path, stored: bool, workers: int, preprocess: Preprocess
+) -> None:
+    """From any rank's training batches, which go on as before."""
+    images, device, still = in_files(tmp_path), torch.device("cpu"), AUGMENTATIONS["none"]
+    training: FileLoader | FrameLoader
+    training = loader(images, 4, still, preprocess=preprocess, workers=workers, rank=1, ranks=2, seed=1)
+    if stored:
+        training = from_store(training, decoded(training), device)
+    before = list(training.epoch(1))
+    state, _ = built(tiny(pictures, **FROZEN, arch="bn-cnn", size=preprocess.size))
+    data = with_features(Data(training), state.model, World(), device, lambda event: None)
+    assert isinstance(data.train, FeatureLoader)
+    (listed,) = loader(images, 10, preprocess=preprocess).epoch(1)
+    last = last_layers(state.model.network).eval()
+    torch.testing.assert_close(last(data.train.features), state.model.eval()(listed.images))
+    mine = [batch.labels for batch in data.train.epoch(1)]
+    assert all(torch.equal(labels, batch.labels) for labels, batch in zip(mine, before, strict=True))
+    assert all(equal_batches(one, other) for one, other in zip(before, training.epoch(1), strict=True))
+
+
+def test_a_finished_run_caches_nothing(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tiny(pictures, out=str(tmp_path)))
-    monkeypatch.setattr(train_module, "hold", None)
+    monkeypatch.setattr(train_module, "cached", None)
     assert run(tiny(pictures, resume=True, out=str(tmp_path))).finished.reason == "already finished"
