@@ -195,6 +195,11 @@ class TrainConfig(DataConfig):
         if self.amp and self.device not in ("auto",) and not self.device.startswith("cuda"):
             raise UsageError(f"--amp needs CUDA, not --device {self.device}: drop --amp")
 
+    @property
+    def mixes_labels(self) -> bool:
+        """Whether images are mixed with others, and their labels with them."""
+        return self.mixup > 0 or self.cutmix > 0
+
 
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 

@@ -17,7 +17,7 @@ from imgcls.machine import free_memory
 from imgcls.schema import Choice
 
 
-def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice]:
+def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice[str]]:
     """Return the device for `--device`, with the reason; `auto` is cuda, then mps, then cpu.
 
     Args:
@@ -53,7 +53,7 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
     return torch.device(kind), Choice("device", label, why)
 
 
-def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | None, Choice]:
+def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | None, Choice[str]]:
     """Return the autocast type, None for plain float32, with the reason.
 
     Raises:

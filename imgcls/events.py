@@ -19,7 +19,7 @@ REPORT_SECONDS = 0.2  # between two `Stepped`
 class Started:
     """Everything is built; training is about to begin."""
 
-    device: Choice
+    device: Choice[str]
     card: ModelCard
     parameters: int
     trainable: int
@@ -27,7 +27,7 @@ class Started:
     validation: str  # where those of "val" come from, with their number; "" without any
     source: str
     recipe: str
-    choices: tuple[Choice, ...]
+    choices: tuple[Choice[Any], ...]
     out: str | None  # None with --dry-run
     first_epoch: int  # counts from 1; above 1 when resuming
     epochs: int

@@ -6,10 +6,11 @@ Knows no arrays, tensors or files; every type turns into JSON with `dataclasses.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from imgcls.config import Decode, ResizeRule
 
+Value = TypeVar("Value")
 Seen = Literal["trained on", "validated on"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -348,11 +349,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[Value]):
     """A value that was decided automatically, and the reason that is printed with it."""
 
     name: str
-    value: Any
+    value: Value
     reason: str
 
     @property

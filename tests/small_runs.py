@@ -6,7 +6,7 @@ A plugin and not a conftest.py, because two of that name cannot be told apart (P
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,17 +15,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from imgcls import checkpoint, plots
+from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, from_dict
+from imgcls.data.batch import Data
 from imgcls.distributed import World
-from imgcls.engine.decide import plan as plan_module
-from imgcls.engine.decide.data import prepare
-from imgcls.engine.decide.plan import Plan, State
-from imgcls.engine.learn import epoch as loop
-from imgcls.engine.train import train
-from imgcls.events import EpochEnded, Event, Finished, Found, Said, Started, Stepped
+from imgcls.engine.decide.build import build, choose_compute
+from imgcls.engine.decide.inputs import decide_inputs
+from imgcls.engine.learn.epoch import train_epoch
+from imgcls.engine.learn.learner import Learner
+from imgcls.engine.learn.meter import Meter
+from imgcls.engine.run.run import Run as TrainRun
+from imgcls.engine.train import Validate, train, validate
+from imgcls.events import EpochEnded, Event, Finished, Found, Report, Said, Started, Stepped, silent
 from imgcls.models.build import Classifier
+from imgcls.schema import EvalReport
 
 COLOURS = {"blue": (70, 90, 160), "green": (90, 150, 80), "red": (160, 80, 80)}
 Kind = TypeVar("Kind")
@@ -64,10 +70,34 @@ def tiny(data: Path | str, **asked: Any) -> TrainConfig:
     return from_dict(defaults | {"data": str(data)} | asked)
 
 
-def built(config: TrainConfig) -> tuple[State, Plan]:
-    """Put a run together as `train` does."""
-    state, plan, _ = plan_module.build(config, prepare(config), World(), None)
-    return state, plan
+@dataclass
+class Built:
+    """A run put together, ready to learn."""
+
+    run: TrainRun
+    model: Classifier
+    data: Data
+    learner: Learner
+
+    def train(self, epoch: int = 1, report: Report = silent, start: int = 0) -> dict[str, Any]:
+        """Train one epoch and return its figures."""
+        return train_epoch(self.learner, self.data, epoch, Meter(self.learner, len(self.data.train), report), start)
+
+
+def built(config: TrainConfig, last: Checkpoint | None = None, kind: type[Learner] = Learner) -> Built:
+    """Put a run together as `train` does, or as it goes on from `last`."""
+    run, model, data, _ = build(config, choose_compute(config, World()), decide_inputs(config, last), last)
+    learner = kind(run, model)
+    if last is not None:
+        learner.load_state_dict(last.training)
+    return Built(run, model, data, learner)
+
+
+class Still(Learner):
+    """Learns nothing, so that what is measured is of the weights that it began with."""
+
+    def update(self) -> None:
+        """Keep the weights."""
 
 
 @dataclass
@@ -95,7 +125,12 @@ class Run:
         return checkpoint.load(self.folder / name).model
 
 
-def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None, curves: bool = False) -> Run:
+def run(
+    config: TrainConfig,
+    also: Callable[[Event], None] = lambda event: None,
+    curves: bool = False,
+    validate: Validate = validate,
+) -> Run:
     """Train, keep the events, and show each to `also`; the curves are drawn (for half a second) only if asked."""
     events: list[Event] = []
 
@@ -107,7 +142,7 @@ def run(config: TrainConfig, also: Callable[[Event], None] = lambda event: None,
         if not curves:
             patch.setattr(plots, "curves", lambda history, best: None)
             patch.setattr(plots, "save", lambda figure, path: path.touch())
-        return Run(train(config, report), events)
+        return Run(train(config, report, validate), events)
 
 
 def of(events: list[Event], kind: type[Kind]) -> list[Kind]:
@@ -141,6 +176,11 @@ def close(first: Tensors, second: Tensors, tolerance: float) -> bool:
     return all(torch.allclose(first[key], second[key], atol=tolerance, rtol=0) for key in first)
 
 
+def planted(*reports: EvalReport | None) -> Validate:
+    """Return a validation that gives these reports, epoch by epoch."""
+    return lambda learner, data, report: reports[learner.epoch - 1]
+
+
 class Killed(BaseException):
     """The process is gone: raised from a report to end a run in the middle."""
 
@@ -166,25 +206,21 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     """Look over the shoulder of the network and of the optimizer."""
-    eyes, forward, step = Seen(), Classifier.forward, loop._step
+    eyes, forward = Seen(), Classifier.forward
 
     def watched_forward(model: Classifier, images: torch.Tensor) -> torch.Tensor:
         (eyes.train if model.training else eyes.val).append(images.detach().clone())
         return forward(model, images)
 
-    def watched_step(state: State, lr: float, clip_grad: float | None) -> None:
-        def look(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            (group,) = optimizer.param_groups
-            eyes.lrs.append(group["lr"])
-            squares = [float(p.grad.square().sum()) for p in group["params"] if p.grad is not None]
-            eyes.norms.append(sum(squares) ** 0.5)
-
-        handle = state.optimizer.register_step_pre_hook(look)
-        step(state, lr, clip_grad)
-        handle.remove()
+    def look(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        (group,) = optimizer.param_groups
+        eyes.lrs.append(group["lr"])
+        squares = [float(p.grad.square().sum()) for p in group["params"] if p.grad is not None]
+        eyes.norms.append(sum(squares) ** 0.5)
 
     monkeypatch.setattr(Classifier, "forward", watched_forward)
-    monkeypatch.setattr(loop, "_step", watched_step)
-    return eyes
+    handle = register_optimizer_step_pre_hook(look)
+    yield eyes
+    handle.remove()

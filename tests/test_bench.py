@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent / "bench"))
-
 from table import Row, alternate, figures, markdown
 
 

@@ -48,7 +48,7 @@ class Store:
         return self.pixels[: 3 * len(self) * height * width].reshape(len(self), height, width, 3)
 
 
-def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs: int) -> Choice:
+def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs: int) -> Choice[str]:
     """Decide where decoded images are kept, with the reason.
 
     Args:

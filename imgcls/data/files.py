@@ -193,7 +193,7 @@ def _worker_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def choose_workers(asked: int | None, batch_bytes: int, processes: int = 1) -> Choice:
+def choose_workers(asked: int | None, batch_bytes: int, processes: int = 1) -> Choice[int]:
     """Decide how many loader processes to start.
 
     Args:

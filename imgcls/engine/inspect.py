@@ -12,10 +12,11 @@ import torch
 from imgcls.config import DataConfig
 from imgcls.data.listing import match
 from imgcls.data.splits import open_source
-from imgcls.engine.decide.data import prepare, training_batches, validation_batches
+from imgcls.engine.decide.decided import choices
+from imgcls.engine.decide.inputs import decide_inputs, training_batches, validation_batches
 from imgcls.errors import DataError
 from imgcls.models.build import Normalize
-from imgcls.schema import Choice, Finding
+from imgcls.schema import Finding
 
 FIRST = 8  # labels that are listed
 SHOWN = 64  # pictures on the contact sheet
@@ -53,14 +54,14 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
     Raises:
         UsageError, DataError, CheckpointError: as training would.
     """
-    prepared = prepare(config)
-    splits = prepared.splits
-    batches = (training_batches if split == "train" else validation_batches)(replace(prepared, workers=0), config)
+    inputs = decide_inputs(config)
+    splits = inputs.splits
+    batches = (training_batches if split == "train" else validation_batches)(replace(inputs, workers=0), config)
     if batches is None:
         raise DataError(f"{config.data}: no validation images; type --split train")
     batch = next(batches.epoch(1))
     labels = batch.labels.tolist()
-    normalized = Normalize(prepared.preprocess.mean, prepared.preprocess.std)(batch.images)
+    normalized = Normalize(inputs.preprocess.mean, inputs.preprocess.std)(batch.images)
     scaled = batch.images.double() / 255
     names = [splits.classes[label] for label in labels]
     parts = {"train": splits.train} | ({"val": splits.val} if splits.val else {})
@@ -87,9 +88,9 @@ def inspect(config: DataConfig, split: str = "train") -> Inspection:
             "dtype": _dtype(batch.labels),
             "first": [[label, splits.classes[label]] for label in labels[:FIRST]],
         },
-        "preprocessing": str(prepared.preprocess),
-        "augmentation": str(prepared.augmentation) if split == "train" else "none",
-        "decided": [asdict(choice) for choice in _decided(prepared.choices)],
+        "preprocessing": str(inputs.preprocess),
+        "augmentation": str(inputs.augmentation) if split == "train" else "none",
+        "decided": [asdict(replace(choice, value=str(choice.value))) for choice in choices(inputs.decided)],
         "class_to_idx": {name: index for index, name in enumerate(splits.classes)},
         "counts": {
             name: dict(zip(splits.classes, part.counts().tolist(), strict=True)) for name, part in parts.items()
@@ -108,10 +109,6 @@ def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:
     shown = ", ".join(sorted({names[index] for index in blank})[:5])
     message = f"{len(blank)} of {len(images)} images in this batch show one colour only (class {shown})"
     return [Finding("blank-images", "warning", message, "look at the files; remove those that failed to convert")]
-
-
-def _decided(choices: tuple[Choice, ...]) -> list[Choice]:
-    return [Choice(choice.name, str(choice.value), choice.reason) for choice in choices]
 
 
 def _range(values: torch.Tensor) -> dict[str, Any]:

@@ -31,15 +31,15 @@ def photographs(material: Material, pairs: int) -> list[Row]:
     """G1 and G2: batches ready on the device, from memory, from files."""
     data = material.repeated("photographs", COPIES)
     common = {"device": "cuda", "arch": "resnet50", "batch_size": 256, "val_split": 0.0}
-    state, plan = ours.built(ours.settings(data, **common, cache="off"))
-    other, held = ours.built(ours.settings(data, **common, cache="memory"))
-    ready, made = ours.made_ready(plan)
-    count = plan.data.train.order.count
+    learner, files = ours.built(ours.settings(data, **common, cache="off"))
+    other, memory = ours.built(ours.settings(data, **common, cache="memory"))
+    ready, made = ours.made_ready(learner, files)
+    count = files.train.order.count
     blocks: dict[str, Block] = {
-        "eager": lambda: ours.run_steps(state, plan, made),
-        "ready": lambda: ours.run_epoch(state, ready),
-        "memory": lambda: ours.run_epoch(other, held),
-        "files": lambda: ours.run_epoch(state, plan),
+        "eager": lambda: ours.run_steps(learner, made),
+        "ready": lambda: ours.run_epoch(learner, ready),
+        "memory": lambda: ours.run_epoch(other, memory),
+        "files": lambda: ours.run_epoch(learner, files),
     }
     seconds = alternate(blocks, pairs)
     rates = {name: figures(outcome, lambda second: count / second) for name, outcome in seconds.items()}
@@ -130,16 +130,14 @@ def small_batches(material: Material, pairs: int) -> list[Row]:
 
 def _small_batches(material: Material, batch_size: int, pairs: int) -> Row:
     config = ours.settings(material.cifar, device="cuda", arch="resnet18", batch_size=batch_size)
-    (state, plan), (other, _) = ours.built(config), ours.built(config)
-    ready, made = ours.made_ready(plan)
+    (learner, files), (other, _) = ours.built(config), ours.built(config)
+    ready, made = ours.made_ready(learner, files)
     blocks: dict[str, Block] = {
-        "train": lambda: ours.run_epoch(state, ready),
-        "eager": lambda: ours.run_steps(other, plan, made),
+        "train": lambda: ours.run_epoch(learner, ready),
+        "eager": lambda: ours.run_steps(other, made),
     }
     found = alternate(blocks, pairs)
-    train, eager = (
-        figures(outcome, lambda seconds: plan.data.train.order.count / seconds) for outcome in found.values()
-    )
+    train, eager = (figures(outcome, lambda seconds: files.train.order.count / seconds) for outcome in found.values())
     what = f"ResNet-18 at 32 px, batch {batch_size}: as train runs it / eager"
     return Row("G6", what, "img/s", train, eager, ">= 1.8")
 

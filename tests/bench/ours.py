@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from imgcls.data.memory import FrameLoader, from_store
 from imgcls.data.order import Order
 from imgcls.device import fast_float32
 from imgcls.distributed import World
-from imgcls.engine.assess.evaluate import silent
-from imgcls.engine.decide.data import prepare, training_batches
-from imgcls.engine.decide.plan import Plan, State, build
+from imgcls.engine.decide.build import build, choose_compute
+from imgcls.engine.decide.inputs import decide_inputs, training_batches
 from imgcls.engine.learn.caching import cached
 from imgcls.engine.learn.epoch import train_epoch
+from imgcls.engine.learn.learner import Learner
+from imgcls.engine.learn.meter import Meter
 from imgcls.engine.train import train
-from imgcls.events import EpochEnded, Event, Stepped
+from imgcls.events import EpochEnded, Event, Stepped, silent
 from imgcls.machine import available_cpus
 
 COMMAND = (sys.executable, "-m", "imgcls")
@@ -45,7 +46,7 @@ def settings(data: Path, **asked: Any) -> TrainConfig:
 def batches(data: Path, **asked: Any) -> FileLoader:
     """Return training batches of all images from files, as `train` makes them."""
     config = settings(data, val_split=0.0, **asked)
-    return training_batches(prepare(config), config)
+    return training_batches(decide_inputs(config), config)
 
 
 def in_store(some: FileLoader) -> FileLoader | FrameLoader:
@@ -63,12 +64,11 @@ def epochs(some: Loader, count: int = 1) -> Callable[[], Iterable[Any]]:
     return lambda: itertools.chain.from_iterable(some.epoch(next(numbers)) for _ in range(count))
 
 
-def built(config: TrainConfig) -> tuple[State, Plan]:
-    """Put a run together as `train` does, its images held where the settings say."""
-    state, plan, _ = build(config, prepare(config), World(), None)
-    where = next(str(choice.value) for choice in plan.choices if choice.name == "cache")
-    data = cached(plan.data, state.model, config, where, plan.world, plan.device, silent)
-    return state, replace(plan, data=data)
+def built(config: TrainConfig) -> tuple[Learner, Data]:
+    """Put a run together as `train` does, its images decoded before where the settings say so."""
+    run, model, data, _ = build(config, choose_compute(config, World()), decide_inputs(config))
+    data = cached(run, model, data, silent)
+    return Learner(run, model, data.features), data
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,42 +88,41 @@ class Ready:
         return iter(self.made[start:])
 
 
-def made_ready(plan: Plan) -> tuple[Plan, list[Batch]]:
-    """Return the plan with batches that were made before and are on the device already, and these batches."""
-    made = [batch.to(plan.device) for batch in plan.data.train.epoch(1)]
-    ready = Ready(made, plan.data.train.order, plan.data.train.labels)
-    return replace(plan, data=Data(ready, plan.data.val)), made
+def made_ready(learner: Learner, data: Data) -> tuple[Data, list[Batch]]:
+    """Return batches that were made before and are on the device already, as data for an epoch and as they are."""
+    made = [batch.to(learner.run.device) for batch in data.train.epoch(1)]
+    return Data(Ready(made, data.train.order, data.train.labels), data.val), made
 
 
-def run_epoch(state: State, plan: Plan) -> tuple[float, float]:
+def run_epoch(learner: Learner, data: Data) -> tuple[float, float]:
     """Train an epoch as `train` does; its seconds, and the share of them that batches were waited for."""
     began = time.perf_counter()
-    with fast_float32(plan.device):
-        trained = train_epoch(state, plan, 1, 0, silent)
-    return time.perf_counter() - began, trained["data_wait"]
+    with fast_float32(learner.run.device):
+        trained = train_epoch(learner, data, 1, Meter(learner, len(data.train), silent))
+    return time.perf_counter() - began, float(trained["data_wait"])
 
 
-def run_steps(state: State, plan: Plan, made: Iterable[Batch]) -> tuple[float]:
+def run_steps(learner: Learner, made: Iterable[Batch]) -> tuple[float]:
     """Make the bare steps of an epoch, eagerly: forward, backward, optimizer; their seconds."""
-    model = state.model.train()
+    run, model = learner.run, learner.model.train()
     began = time.perf_counter()
-    with fast_float32(plan.device):
+    with fast_float32(run.device):
         for batch in made:
-            with torch.autocast(plan.device.type, plan.amp, enabled=plan.amp is not None):
+            with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None):
                 loss = F.cross_entropy(model(batch.images), batch.labels)
             loss.backward()  # type: ignore[no-untyped-call]
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
-        if plan.device.type == "cuda":
+            learner.optimizer.step()
+            learner.optimizer.zero_grad(set_to_none=True)
+        if run.device.type == "cuda":
             torch.cuda.synchronize()
     return (time.perf_counter() - began,)
 
 
 def epoch_and_steps(data: Path, pairs: int) -> dict[str, Outcome]:
     """Time epochs of small-cnn as `train` runs them, and the same steps on batches that are ready."""
-    state, plan = built(settings(data, arch="small-cnn"))
-    _, made = made_ready(plan)
-    return alternate({"epoch": lambda: run_epoch(state, plan), "steps": lambda: run_steps(state, plan, made)}, pairs)
+    learner, batches = built(settings(data, arch="small-cnn"))
+    _, made = made_ready(learner, batches)
+    return alternate({"epoch": lambda: run_epoch(learner, batches), "steps": lambda: run_steps(learner, made)}, pairs)
 
 
 def trained_epochs(config: TrainConfig) -> list[dict[str, Any]]:

@@ -21,8 +21,9 @@ from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
 from imgcls.distributed import World
-from imgcls.engine.decide import plan as plan_module
-from imgcls.engine.decide.data import prepare
+from imgcls.engine.decide import build as build_module
+from imgcls.engine.decide.build import build, choose_compute
+from imgcls.engine.decide.inputs import decide_inputs
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.events import EpochEnded, Event
 from imgcls.models import pretrained
@@ -193,8 +194,8 @@ def test_flip_is_off_for_digits_unless_asked(monkeypatch: pytest.MonkeyPatch, se
     )
     assert torch.equal(plain, auto)
     assert not torch.equal(plain, asked)
-    choices = {choice.name: choice for choice in prepare(tiny("mnist", augment="light")).choices}
-    assert (choices["flip"].value, choices["flip"].reason) == (False, "mnist shows digits")
+    flip = decide_inputs(tiny("mnist", augment="light")).decided.flip
+    assert flip == Choice("flip", False, "mnist shows digits")
 
 
 def test_alternate_flip(pictures: Path, tmp_path: Path, seen: Seen) -> None:
@@ -292,7 +293,7 @@ def test_seed(pictures: Path, seen: Seen) -> None:
     for seed in (0, 0, 1):
         orders.append(fed(tiny(pictures, seed=seed, dry_run=True), seen))
         changed.append(fed(tiny(pictures, seed=seed, augment="standard", batch_size=24, dry_run=True), seen))
-        firsts.append(built(tiny(pictures, seed=seed))[0].model.state_dict())
+        firsts.append(built(tiny(pictures, seed=seed)).model.state_dict())
         torch.rand(3)  # other users of the global generator change nothing
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
@@ -303,7 +304,7 @@ def test_seed(pictures: Path, seen: Seen) -> None:
 
 def test_the_seed_decides_the_hold_out(tmp_path: Path) -> None:
     data = draw(tmp_path / "flat", {"blue": 10, "red": 10})
-    chosen = [prepare(tiny(data, seed=seed)).splits.holdout.tolist() for seed in (0, 0, 1)]
+    chosen = [decide_inputs(tiny(data, seed=seed)).splits.holdout.tolist() for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
@@ -344,10 +345,10 @@ def test_pretrained(pictures: Path, hub: Path, tmp_path: Path, monkeypatch: pyte
     published = torch.load(next((hub / "hub" / "checkpoints").iterdir()), weights_only=True)
 
     def starts_from_them(**asked: Any) -> bool:
-        state, plan = built(tiny(pictures, arch=SMALL, **asked))
-        used = plan.card.pretrained.used
+        b = built(tiny(pictures, arch=SMALL, **asked))
+        used = b.run.card.pretrained.used
         name = "features.3.squeeze.weight"
-        equal = torch.equal(state.model.network.state_dict()[name], published[name])
+        equal = torch.equal(b.model.network.state_dict()[name], published[name])
         assert equal == (used == f"torchvision {recipe.name}") == (used is not None)
         return equal
 
@@ -376,33 +377,33 @@ def test_missing_weights_cannot_be_overlooked(pictures: Path, tmp_path: Path, mo
 def test_weights(pictures: Path, tmp_path: Path) -> None:
     """A run starts from another's checkpoint, or from a bare state dict with a new head."""
     first = run(tiny(pictures, out=str(tmp_path / "first"), seed=3))
-    state, _ = built(tiny(pictures, weights=str(first.folder / "best.pt")))
-    assert same(state.model.network.state_dict(), first.weights("best.pt"))
+    b = built(tiny(pictures, weights=str(first.folder / "best.pt")))
+    assert same(b.model.network.state_dict(), first.weights("best.pt"))
     bare = tmp_path / "bare.pt"
     torch.save(first.weights("best.pt"), bare)
-    state, _ = built(tiny(pictures, weights=str(bare)))
-    equal = {name: torch.equal(state.model.network.state_dict()[name], w) for name, w in first.weights().items()}
+    b = built(tiny(pictures, weights=str(bare)))
+    equal = {name: torch.equal(b.model.network.state_dict()[name], w) for name, w in first.weights().items()}
     assert equal == {"0.weight": True, "0.bias": True, "4.weight": False, "4.bias": False}
 
 
 def test_weights_give_size_and_normalisation_too(pictures: Path, tmp_path: Path) -> None:
     first = run(tiny(pictures, out=str(tmp_path / "first"), size=20))
-    assert prepare(tiny(pictures, weights=str(first.folder / "best.pt"))).preprocess.size == 20
+    assert decide_inputs(tiny(pictures, weights=str(first.folder / "best.pt"))).preprocess.size == 20
 
 
 def test_stem(pictures: Path, seen: Seen) -> None:
     for stem, kernel in (("small", (3, 3)), ("standard", (7, 7)), ("auto", (3, 3))):
-        network: Any = built(tiny(pictures, arch="resnet18", stem=stem))[0].model.network
+        network: Any = built(tiny(pictures, arch="resnet18", stem=stem)).model.network
         assert network.conv1.kernel_size == kernel
-    _, plan = built(tiny(pictures, arch="resnet9-half"))
-    assert plan.card.arch_options["stem"] == "standard", "made for small images, it has no other"
+    b = built(tiny(pictures, arch="resnet9-half"))
+    assert b.run.card.arch_options["stem"] == "standard", "made for small images, it has no other"
 
 
 def test_dropout(pictures: Path) -> None:
     """In training the network forgets, in validation it does not."""
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     for probability, forgets in ((0.9, True), ("auto", False)):
-        model = built(tiny(pictures, dropout=probability))[0].model
+        model = built(tiny(pictures, dropout=probability)).model
         assert torch.equal(model.train()(images), model(images)) != forgets
         assert torch.equal(model.eval()(images), model(images))
 
@@ -448,7 +449,7 @@ def test_mixed_precision_is_for_training_only(
 ) -> None:
     """As if this CPU had asked for bf16."""
     bf16 = torch.bfloat16, Choice("precision", "bf16 mixed", "planted")
-    monkeypatch.setattr(plan_module, "choose_amp", lambda asked, device: bf16)
+    monkeypatch.setattr(build_module, "choose_amp", lambda asked, device: bf16)
     run(tiny(pictures, limit=8, out=str(tmp_path)))
     assert precisions == {True: {torch.bfloat16}, False: {torch.float32}}
 
@@ -532,11 +533,12 @@ def test_sync_bn(pictures: Path) -> None:
 def test_sync_bn_on_cuda(pictures: Path) -> None:
     """As the first of two processes would build it."""
     config = tiny(pictures, arch="bn-cnn", sync_bn=True, device="cuda")
-    state, _, _ = plan_module.build(config, prepare(config), World(rank=0, size=2), None)
-    norms = [layer for layer in state.model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    compute = choose_compute(config, World(rank=0, size=2))
+    _, model, _, _ = build(config, compute, decide_inputs(config))
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     assert len(norms) == 6
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in norms)
-    assert state.model.network.state_dict().keys() == build_network("bn-cnn", 3, 16).state_dict().keys()
+    assert model.network.state_dict().keys() == build_network("bn-cnn", 3, 16).state_dict().keys()
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from imgcls import checkpoint
 from imgcls.config import TrainConfig
 from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
-from imgcls.engine.decide.plan import Plan, State
 from imgcls.engine.learn.epoch import start_statistics
 from imgcls.engine.run import folder as run_folder
-from imgcls.engine.run import header as announce
+from imgcls.engine.run import header
 from imgcls.errors import DataError, Exit, ResourceError, UsageError
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
+from imgcls.models.build import Classifier
 
 pytest_plugins = ("small_runs",)
 
@@ -36,9 +36,9 @@ def test_the_events_of_a_run_in_order(pictures: Path, tmp_path: Path) -> None:
     assert kinds == [Started, Stepped, Stepped, EpochEnded, Stepped, Stepped, EpochEnded]
     phases = [(event.epoch, event.phase, event.batch, event.batches) for event in of(done.events, Stepped)]
     assert phases == [(1, "train", 3, 3), (1, "val", 2, 2), (2, "train", 3, 3), (2, "val", 2, 2)]
-    header = started(done.events)
-    assert (header.first_epoch, header.epochs, header.out) == (1, 2, str(tmp_path / "run"))
-    assert header.images == {"train": 24, "val": 12}
+    event = started(done.events)
+    assert (event.first_epoch, event.epochs, event.out) == (1, 2, str(tmp_path / "run"))
+    assert event.images == {"train": 24, "val": 12}
     assert done.finished.reason == "all epochs"
     assert done.finished.seconds > 0
 
@@ -139,18 +139,19 @@ def test_only_a_fresh_network_gets_its_statistics_from_the_first_batch(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not weights that come with statistics of their own, and not a run that goes on."""
-    given: list[str] = []
+    given: list[str | None] = []
 
-    def watched(state: State, plan: Plan) -> None:
-        given.append(Path(str(plan.config.out)).name)
-        start_statistics(state, plan)
+    def watched(model: Classifier, *rest: Any) -> None:
+        given.append(config.out)
+        start_statistics(model, *rest)
 
     monkeypatch.setattr(train_module, "start_statistics", watched)
     fresh = tiny(pictures, arch="bn-cnn", limit=8, out=str(tmp_path / "fresh"))
-    done = run(fresh)
-    run(tiny(pictures, arch="bn-cnn", limit=8, out=str(tmp_path / "tuned"), weights=str(done.folder / "best.pt")))
-    run(replace(fresh, epochs=2, resume=True))
-    assert given == ["fresh"]
+    weights = str(tmp_path / "fresh" / "best.pt")
+    tuned = tiny(pictures, arch="bn-cnn", limit=8, out=str(tmp_path / "tuned"), weights=weights)
+    for config in (fresh, tuned, replace(fresh, epochs=2, resume=True)):
+        run(config)
+    assert given == [fresh.out]
 
 
 # What is said without being asked -------------------------------------------------------------------------------------
@@ -158,18 +159,18 @@ def test_only_a_fresh_network_gets_its_statistics_from_the_first_batch(
 
 def test_the_recipe_in_one_line(pictures: Path) -> None:
     asked = {"epochs": 7, "optimizer": "sgd", "lr": 0.02, "label_smoothing": 0.1, "mixup": 0.2, "ema": True}
-    _, plan = built(tiny(pictures, **asked, warmup_epochs=1, accumulate=2))
-    assert announce.recipe(plan) == (
+    b = built(tiny(pictures, **asked, warmup_epochs=1, accumulate=2))
+    assert header.recipe(b.run) == (
         "7 epochs, sgd lr 0.02 cosine, 2 warm-up steps, weight decay 0.0001, batch 8 x 2 x 1 = 16, augment none, "
         "label smoothing 0.1, mixup 0.2, EMA on"
     )
 
 
 def test_several_gpus_and_one_process(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, plan = built(tiny(pictures))
+    b = built(tiny(pictures))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert announce.advice(plan) == []
-    (said,) = announce.advice(replace(plan, device=torch.device("cuda")))
+    assert header.advice(b.run) == []
+    (said,) = header.advice(replace(b.run, device=torch.device("cuda")))
     line = "torchrun --standalone --nproc-per-node 4 -m imgcls train …"
     assert said == Said(f"using one of 4 GPUs; to use all: {line}")
 

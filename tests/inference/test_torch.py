@@ -29,10 +29,10 @@ def test_logits_equal_the_networks_own(trained: Run, pictures: Path) -> None:
     assert logits.shape == (5, 3)
     assert logits.dtype == np.float32
 
-    state, _ = built(tiny(pictures, arch="bn-cnn"))
-    state.model.network.load_state_dict(trained.weights("best.pt"))
+    b = built(tiny(pictures, arch="bn-cnn"))
+    b.model.network.load_state_dict(trained.weights("best.pt"))
     with torch.no_grad():
-        expected = state.model.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+        expected = b.model.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
     assert logits == pytest.approx(expected.numpy(), abs=1e-5)
     assert np.array_equal(logits, model.logits(pixels)), "nothing is dropped"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_files import GREY, RGB, chunk, png, samples, tiff
 from PIL import Image
-from test_forms import GREY, RGB, chunk, png, samples, tiff
 
 from imgcls.errors import ImageError
 from imgcls.pixels.decode import decode, image_size

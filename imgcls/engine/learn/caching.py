@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import torch
 
-from imgcls.config import TrainConfig
 from imgcls.data import disk_cache
 from imgcls.data.batch import Data, to_device
 from imgcls.data.cache import MEMORY_FRACTION, Store, in_memory
@@ -21,6 +20,7 @@ from imgcls.data.order import Order
 from imgcls.data.pictures import Pictures, unreadable
 from imgcls.device import free_device_memory
 from imgcls.distributed import World
+from imgcls.engine.run.run import Run
 from imgcls.errors import ImageError, counted
 from imgcls.events import Pace, Report, Said, Stepped
 from imgcls.machine import available_cpus, free_memory
@@ -29,32 +29,27 @@ from imgcls.models.build import Classifier, last_layers
 GPU_FRACTION = 0.2  # of a GPU's free memory, that decoded images may take
 
 
-def cached(
-    data: Data, model: Classifier, config: TrainConfig, where: str, world: World, device: torch.device, report: Report
-) -> Data:
+def cached(run: Run, model: Classifier, data: Data, report: Report) -> Data:
     """Return the data with everything done once that every epoch would do again.
 
     Args:
-        data: from files.
+        run: where decoded images are kept, and whether the backbone is frozen.
         model: whose features are kept when its backbone is frozen; is left in eval mode then.
-        config: of the run.
-        where: decoded images are kept: "memory", "disk" or "off".
-        world: the training processes.
-        device: of the model.
+        data: from files.
         report: receives progress and what was done.
 
     Raises:
         DataError: an image cannot be read; named.
         WriteError: with `--cache disk`, the disk refuses the file.
     """
+    config, where = run.config, run.decided.cache.value
     if where != "off":
         try:
-            data = with_images(data, where, config.cache is not None, world, device, report)
+            data = with_images(data, where, config.cache is not None, run.world, run.device, report)
         except ImageError as error:
             raise unreadable(str(error)) from error
-    mixed = config.mixup or config.cutmix
-    if config.freeze_epochs == "all" and not mixed and not config.dry_run and _is_same_in_every_epoch(data):
-        data = with_features(data, model, world, device, report)
+    if config.freeze_epochs == "all" and not config.mixes_labels and _is_same_in_every_epoch(data):
+        data = with_features(data, model, run.world, run.device, report)
     return data
 
 

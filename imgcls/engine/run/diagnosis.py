@@ -15,9 +15,10 @@ import numpy.typing as npt
 from torch import nn
 
 from imgcls.config import TrainConfig
+from imgcls.data.batch import Data
 from imgcls.engine.assess.metrics import wilson
-from imgcls.engine.decide.plan import Plan
 from imgcls.engine.run.history import is_over
+from imgcls.engine.run.run import Run
 from imgcls.errors import counted
 from imgcls.machine import available_cpus
 from imgcls.models.build import has_batch_norm
@@ -79,22 +80,41 @@ class Facts:
         return float(-(shares * np.log(np.where(shares > 0, shares, 1))).sum())
 
 
-def facts_of(plan: Plan, network: nn.Module) -> Facts:
+def facts_of(run: Run, data: Data, network: nn.Module) -> Facts:
     """Return the facts of a run."""
-    config, splits, pretrained = plan.config, plan.prepared.splits, plan.card.pretrained
+    config, splits, pretrained = run.config, run.inputs.splits, run.card.pretrained
     return Facts(
         config=config,
-        lr=plan.peak_lr,
-        warmup_steps=plan.warmup_steps,
+        lr=run.schedule.peak,
+        warmup_steps=run.schedule.warmup,
         train=splits.train.counts(),
         val=splits.val.counts() if splits.val else None,
         held_out=len(splits.holdout) > 0,
-        label_weights=plan.class_weights.double().cpu().numpy(),
+        label_weights=run.task.weights.double().cpu().numpy(),
         batch_norm=has_batch_norm(network) and config.freeze_epochs != "all",
         could_be_pretrained=(pretrained.asked, pretrained.used, pretrained.missing) == ("auto", None, False)
         and published(config.arch) is not None,
-        cached=plan.data.train.nbytes > 0,
+        cached=data.train.nbytes > 0,
     )
+
+
+class Diagnosis:
+    """Raises each finding once, and some again beside the result of the run."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._raised: set[str] = set()
+
+    def new(self, history: Sequence[dict[str, Any]]) -> list[Finding]:
+        """Return what is to be said after an epoch."""
+        ends = is_over(self._facts.config, history)
+        found = [
+            finding
+            for finding in findings(history, self._facts)
+            if finding.code not in self._raised or (ends and finding.code in AT_THE_END_TOO)
+        ]
+        self._raised |= {finding.code for finding in found}
+        return found
 
 
 def findings(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
@@ -107,9 +127,9 @@ def findings(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
     ]
 
 
-def diverged(epoch: int, first_step: int, last_step: int, config: TrainConfig, lr: float, mixed: bool) -> str:
-    """Return the sentence for a loss that became NaN or infinite between two optimizer steps; `lr` is the peak."""
-    causes = [*_calming(config, lr), *(["try --no-amp"] if mixed else [])]
+def diverged(run: Run, epoch: int, first_step: int, last_step: int) -> str:
+    """Return the sentence for a loss that became NaN or infinite between two optimizer steps."""
+    causes = [*_calming(run.config, run.schedule.peak), *(["try --no-amp"] if run.amp is not None else [])]
     where = f"step {last_step}" if first_step >= last_step else f"steps {first_step} to {last_step}"
     return f"epoch {epoch}, {where}: the loss became NaN or infinite; {', '.join(causes)}"
 

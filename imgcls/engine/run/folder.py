@@ -79,7 +79,7 @@ class RunFolder:
         """Write metrics.jsonl: one line per epoch."""
         files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
 
-    def write_config(self, config: TrainConfig, choices: Sequence[Choice], fingerprint: str, status: str) -> None:
+    def write_config(self, config: TrainConfig, choices: Sequence[Choice[Any]], fingerprint: str, status: str) -> None:
         """Write config.json: what was asked for, what was decided and why, and on what it ran."""
         resolved = {choice.name: {"value": choice.value, "reason": choice.reason} for choice in choices}
         is_default, earlier = config.out is None, None

@@ -1,4 +1,4 @@
-"""Which epoch is the best and whether a run is over, as functions of its history: nothing to save or restore."""
+"""The epochs of a run: which is the best and whether it is over, as functions of them, with nothing to restore."""
 
 from __future__ import annotations
 
@@ -6,9 +6,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from imgcls.config import TrainConfig
+from imgcls.schema import EvalReport
 
 Row = dict[str, Any]  # one line of metrics.jsonl
 Score = tuple[float, float]
+
+
+def row_of(
+    epoch: int, step: int, lr: float, trained: dict[str, Any], validated: EvalReport | None, seconds: float
+) -> Row:
+    """Return one line of metrics.jsonl, its names stable.
+
+    Args:
+        epoch: counts from 1.
+        step: optimizer steps of the run so far.
+        lr: learning rate of the last one.
+        trained: what `Meter.epoch` says.
+        validated: what was measured after the epoch; None: nothing.
+        seconds: that the epoch took.
+    """
+    return {
+        "epoch": epoch,
+        "step": step,
+        "train_loss": trained["train_loss"],
+        "train_acc": trained["train_acc"],
+        "val_loss": validated.loss if validated else None,
+        "val_acc": validated.accuracy if validated else None,
+        "macro_f1": validated.macro_f1 if validated else None,
+        "lr": lr,
+        "images_per_second": trained["images_per_second"],
+        "data_wait": trained["data_wait"],
+        "seconds": seconds,
+    }
 
 
 def score(row: Row, monitor: str) -> Score:
@@ -23,6 +52,11 @@ def score(row: Row, monitor: str) -> Score:
     if monitor == "val-loss":
         return -loss, accuracy
     return accuracy if monitor == "val-acc" else float(row["macro_f1"]), -loss
+
+
+def scores(history: Sequence[Row], monitor: str, after_step: int = 0) -> list[Score]:
+    """Return the scores of the epochs that ended after an optimizer step."""
+    return [score(row, monitor) for row in history if row["step"] > after_step]
 
 
 def is_best(row: Row, before: Sequence[Row], monitor: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
+from imgcls.data.splits import Splits
 from imgcls.distributed import World
-from imgcls.engine.decide.data import Prepared
-from imgcls.engine.run.history import Row, is_best, is_over
+from imgcls.engine.run import folder
+from imgcls.engine.run.history import Row, best_epoch, is_best, is_over
 from imgcls.errors import CheckpointError, DataError, UsageError
 from imgcls.schema import ModelCard
 
@@ -25,7 +27,61 @@ HARMLESS = (
 )
 
 
-def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: World) -> str | None:
+@dataclass(frozen=True)
+class Earlier:
+    """What a run left that is to be continued.
+
+    Attributes:
+        last: its newest whole checkpoint.
+        damage: why it is not the newest one; None: it is.
+        best: describes best.pt, or the last epoch where that takes its place.
+        makes_best: whether best.pt is to be made from `last`: it is missing, damaged, or not yet of this epoch.
+        lost: what is wrong with best.pt; None: nothing.
+    """
+
+    last: Checkpoint
+    damage: str | None
+    best: ModelCard
+    makes_best: bool
+    lost: str | None
+
+    @property
+    def history(self) -> list[Row]:
+        """Its epochs so far."""
+        rows: list[Row] = self.last.training["history"]
+        return rows
+
+
+def find(config: TrainConfig) -> Earlier | None:
+    """Return what a run left that `--resume` continues; None: there is nothing yet, or it was not asked for.
+
+    Raises:
+        CheckpointError: its checkpoints are damaged, or best.pt is of another run.
+    """
+    if not config.resume or config.out is None:
+        return None
+    last, damage = folder.load_last(Path(config.out))
+    if last is None:
+        return None
+    history = last.training["history"]
+    best, lost = kept(Path(config.out), last.card, history)
+    makes_best = not stands(best, history, config.monitor)
+    return Earlier(last, damage, last.card if makes_best or best is None else best, makes_best, lost)
+
+
+def warnings(config: TrainConfig, earlier: Earlier, splits: Splits, world: World) -> list[str]:
+    """Return what to say of a run before it goes on.
+
+    Raises:
+        UsageError, DataError: it cannot go on so: see `check`.
+    """
+    said = [check(config, earlier.last, splits, world)]
+    if earlier.lost:
+        said.append(loss_of_best(earlier.lost, earlier.history, config.monitor))
+    return [sentence for sentence in said if sentence]
+
+
+def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -> str | None:
     """Hold the settings, the data and the number of processes against those of the run that is continued.
 
     Returns:
@@ -40,11 +96,11 @@ def check(config: TrainConfig, last: Checkpoint, prepared: Prepared, world: Worl
     if differing:
         listed = ", ".join(f"{key} was {before[key]}, now {now[key]}" for key in differing)
         raise UsageError(f"{resumed}: other settings than the run's ({listed}); give its own, or another --out")
-    if last.card.classes != prepared.splits.classes:
+    if last.card.classes != splits.classes:
         raise DataError(f"{resumed}: the run's classes were {', '.join(last.card.classes)}; give its own --data")
     known = len(last.holdout_content) > 0
-    changed = known and not np.array_equal(last.holdout_content, prepared.splits.holdout_content)
-    if changed or last.card.data_fingerprint != prepared.splits.fingerprint:
+    changed = known and not np.array_equal(last.holdout_content, splits.holdout_content)
+    if changed or last.card.data_fingerprint != splits.fingerprint:
         raise DataError(f"{resumed}: images were added, removed or changed since; give its own --data")
     if is_over(config, last.training["history"]):
         return None
@@ -94,6 +150,14 @@ def stands(best: ModelCard | None, history: Sequence[Row], monitor: str) -> bool
     if best is None:
         return False
     return best.epoch >= len(history) or not is_best(history[-1], [history[best.epoch - 1]], monitor)
+
+
+def loss_of_best(problem: str, history: Sequence[Row], monitor: str) -> str:
+    """Say what takes the place of a best.pt that is missing or damaged."""
+    last, best = len(history), best_epoch(history, monitor)
+    if best == last:
+        return f"{problem}; the best, epoch {best}, is the last: it is made anew from last.pt"
+    return f"{problem}; the best, epoch {best}, is lost: the last, {last}, takes its place until a later one is better"
 
 
 def _settings(card: ModelCard) -> dict[str, Any]:

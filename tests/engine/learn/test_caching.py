@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from loading import AUGMENTATIONS, LARGE, PREPROCESS, decoded, in_files, loader
 from loading import equal as equal_batches
 from PIL import Image
-from small_runs import COLOURS, Killed, Run, Seen, built, close, kill_in, of, run, same, started, tiny
+from small_runs import COLOURS, Built, Killed, Run, Seen, built, close, kill_in, of, run, same, started, tiny
 from torch import nn
 
 from imgcls import checkpoint, registry
@@ -27,15 +28,14 @@ from imgcls.data.memory import FeatureLoader, FrameLoader, from_store
 from imgcls.distributed import World
 from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
-from imgcls.engine.decide import plan as plan_module
-from imgcls.engine.decide.plan import Plan, State
+from imgcls.engine.decide import build as build_module
 from imgcls.engine.learn import caching
 from imgcls.engine.learn.caching import cached, with_features
 from imgcls.errors import DataError
-from imgcls.events import Event, Pace, Said, Stepped
+from imgcls.events import Event, Pace, Report, Said, Stepped, silent
 from imgcls.models.build import build_network, head, last_layers
 from imgcls.pixels.decode import decode
-from imgcls.schema import Preprocess
+from imgcls.schema import Choice, Preprocess
 
 pytest_plugins = ("small_runs",)
 
@@ -181,7 +181,7 @@ def test_images_are_kept_in_memory_when_they_take_at_most_half_of_it(
     """36 frames of 16 x 16 x 3 bytes."""
     plain = run(tiny(pictures, cache="off", epochs=2, out=str(tmp_path / "plain")))
     decodings.clear()
-    monkeypatch.setattr(plan_module, "free_memory", lambda: int(free))
+    monkeypatch.setattr(build_module, "free_memory", lambda: int(free))
     done = run(tiny(pictures, epochs=2, out=str(tmp_path / "run")))
     (choice,) = [choice for choice in started(done.events).choices if choice.name == "cache"]
     assert choice.value == place
@@ -325,14 +325,15 @@ def test_a_resumed_run_computes_them_again(pictures: Path, tmp_path: Path) -> No
     assert same(resumed.weights("best.pt"), straight.weights("best.pt"))
 
 
-def cache(state: State, plan: Plan, report: Callable[[Event], None]) -> Data:
-    """Cache what can be, features included, images not."""
-    return cached(plan.data, state.model, plan.config, "off", plan.world, plan.device, report)
+def cache(b: Built, report: Report) -> Data:
+    """Keep the features where that can be, and not the images."""
+    off = Choice("cache", "off", "planted")
+    return cached(replace(b.run, decided=replace(b.run.decided, cache=off)), b.model, b.data, report)
 
 
 def caches_features(config: Any) -> bool:
     events: list[Event] = []
-    found = cache(*built(config), events.append).features
+    found = cache(built(config), events.append).features
     assert found == (ONCE in said(events))
     return found
 
@@ -383,15 +384,15 @@ def test_they_are_not_kept_when_the_last_layers_do_not_give_the_logits(
 
 
 def test_computing_them_leaves_the_network_as_it_was(pictures: Path) -> None:
-    state, plan = built(tiny(pictures, **FROZEN, arch="bn-cnn"))
-    before = {key: value.clone() for key, value in state.model.state_dict().items()}
-    data = cache(state, plan, lambda event: None)
-    assert same(before, state.model.state_dict())
-    assert not any(layer._forward_pre_hooks for layer in state.model.modules())
-    (first, *_), features = data.train.epoch(1), last_layers(state.model.network).eval()
+    b = built(tiny(pictures, **FROZEN, arch="bn-cnn"))
+    before = {key: value.clone() for key, value in b.model.state_dict().items()}
+    data = cache(b, silent)
+    assert same(before, b.model.state_dict())
+    assert not any(layer._forward_pre_hooks for layer in b.model.modules())
+    (first, *_), features = data.train.epoch(1), last_layers(b.model.network).eval()
     assert (first.images.shape, first.images.dtype, first.images.requires_grad) == ((8, 512), torch.float32, False)
-    images = next(plan.batches.epoch(1)).images
-    torch.testing.assert_close(features(first.images), state.model.eval()(images))
+    images = next(b.data.train.epoch(1)).images
+    torch.testing.assert_close(features(first.images), b.model.eval()(images))
 
 
 @pytest.mark.parametrize("preprocess", [PREPROCESS, LARGE])
@@ -407,12 +408,12 @@ def test_each_process_computes_those_of_all_images_as_they_are_listed(
     if stored:
         training = from_store(training, decoded(training), device)
     before = list(training.epoch(1))
-    state, _ = built(tiny(pictures, **FROZEN, arch="bn-cnn", size=preprocess.size))
-    data = with_features(Data(training), state.model, World(), device, lambda event: None)
+    b = built(tiny(pictures, **FROZEN, arch="bn-cnn", size=preprocess.size))
+    data = with_features(Data(training), b.model, World(), device, lambda event: None)
     assert isinstance(data.train, FeatureLoader)
     (listed,) = loader(images, 10, preprocess=preprocess).epoch(1)
-    last = last_layers(state.model.network).eval()
-    torch.testing.assert_close(last(data.train.features), state.model.eval()(listed.images))
+    last = last_layers(b.model.network).eval()
+    torch.testing.assert_close(last(data.train.features), b.model.eval()(listed.images))
     mine = [batch.labels for batch in data.train.epoch(1)]
     assert all(torch.equal(labels, batch.labels) for labels, batch in zip(mine, before, strict=True))
     assert all(equal_batches(one, other) for one, other in zip(before, training.epoch(1), strict=True))

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import Seen, built, run, tiny
+from small_runs import Seen, Still, built, run, tiny
 from torch.nn import functional as F
 
 from imgcls.data import draws
-from imgcls.engine.learn import epoch as loop
 from imgcls.engine.learn.mixing import mix
 
 pytest_plugins = ("small_runs",)
@@ -80,15 +79,12 @@ def test_a_run_with_cutmix_sees_pasted_images(pictures: Path, tmp_path: Path, se
 
 
 @pytest.mark.parametrize("asked", [{"mixup": 0.4}, {"cutmix": 1.0}])
-def test_the_loss_is_shared_between_both_labels(
-    pictures: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch, asked: dict[str, float]
-) -> None:
-    monkeypatch.setattr(loop, "_step", lambda state, lr, clip_grad: None)
-    state, plan = built(tiny(pictures, batch_size=24, **asked))
-    measured = loop.train_epoch(state, plan, 1, 0, lambda event: None)
-    (batch,) = plan.batches.epoch(1)
+def test_the_loss_is_shared_between_both_labels(pictures: Path, seen: Seen, asked: dict[str, float]) -> None:
+    b = built(tiny(pictures, batch_size=24, **asked), kind=Still)
+    measured = b.train()
+    (batch,) = b.data.train.epoch(1)
     mixed, own = mix(batch.images, asked.get("mixup", 0), asked.get("cutmix", 0), draws.generator(0, 1, 1))
-    logits = state.model(mixed)
+    logits = b.model(mixed)
     expected = own * F.cross_entropy(logits, batch.labels)
     expected = expected + (1 - own) * F.cross_entropy(logits, batch.labels.roll(1, 0))
     assert measured["train_loss"] == pytest.approx(expected.item(), abs=1e-6)

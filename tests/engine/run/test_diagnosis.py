@@ -18,14 +18,15 @@ from torch.nn import functional as F
 
 from imgcls import checkpoint
 from imgcls.config import TrainConfig
-from imgcls.data.batch import Batch
-from imgcls.engine import train as train_module
-from imgcls.engine.learn import epoch as loop
+from imgcls.data.batch import Batch, Data
+from imgcls.engine.learn.learner import Learner
+from imgcls.engine.learn.window import Waiting
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run.diagnosis import AT_THE_END_TOO, Facts, diverged, facts_of, findings
+from imgcls.engine.train import validate
 from imgcls.errors import DivergedError, Exit
-from imgcls.events import EpochEnded, Found
-from imgcls.schema import Finding
+from imgcls.events import EpochEnded, Event, Found, Report
+from imgcls.schema import EvalReport, Finding
 
 pytest_plugins = ("small_runs",)
 
@@ -293,12 +294,12 @@ def test_a_gap_that_chance_explains_is_no_overfitting() -> None:
     ids=str,
 )
 def test_weights_are_advised_where_there_are_some(pictures: Path, asked: dict[str, Any], advised: bool) -> None:
-    state, plan = built(tiny(pictures, **asked))
-    known = facts_of(plan, state.model.network)
+    b = built(tiny(pictures, **asked))
+    known = facts_of(b.run, b.data, b.model.network)
     assert known.could_be_pretrained == advised
     assert known.batch_norm == (asked["arch"] == "resnet18")
-    frozen = replace(plan, config=replace(plan.config, freeze_epochs="all"))
-    assert not facts_of(frozen, state.model.network).batch_norm, "its statistics stay as they are"
+    frozen = replace(b.run, config=replace(b.run.config, freeze_epochs="all"))
+    assert not facts_of(frozen, b.data, b.model.network).batch_norm, "its statistics stay as they are"
     assert (known.train.tolist(), known.held_out) == ([8, 8, 8], False)
     history = [row(train_loss=1 / epoch, train_acc=0.95, val_acc=0.8) for epoch in (1, 2, 3)]
     (finding,) = judge(*history, known={"could_be_pretrained": advised})
@@ -327,21 +328,18 @@ def test_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.advice == "lower --workers 100: there are 4 CPUs"
 
 
-def waiting(seconds: float) -> type[loop._Timed]:
-    """Return batches that say they were waited for so long."""
-
-    class Waiting(loop._Timed):
-        def __iter__(self) -> Iterator[Batch]:
-            yield from super().__iter__()
-            self.waited = seconds
-
-    return Waiting
-
-
 def test_a_slow_disk_is_found(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading that takes a hundred times as long as learning; and loading that takes no time."""
+    waited = Waiting.__iter__
+
     for seconds, expected in ((10.0, True), (0.0, False)):
-        monkeypatch.setattr(loop, "_Timed", waiting(seconds))
+
+        def slow(waiting: Waiting, seconds: float = seconds) -> Iterator[Batch]:
+            for batch in waited(waiting):
+                waiting.seconds = seconds
+                yield batch
+
+        monkeypatch.setattr(Waiting, "__iter__", slow)
         done = run(tiny(pictures, **CLEAN, out=str(tmp_path / str(seconds))))
         assert ("data-wait" in codes(done.events)) == expected
 
@@ -359,74 +357,66 @@ def test_a_run_that_diverges_stops_and_keeps_no_nan(pictures: Path, tmp_path: Pa
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_the_epochs_before_divergence_are_kept(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loss is planted: it breaks in epoch 2, and the checkpoints of epoch 1 are sound."""
-    train_epoch = loop.train_epoch
+def test_the_epochs_before_divergence_are_kept(pictures: Path, tmp_path: Path) -> None:
+    """The weights break after epoch 1 was saved: its checkpoints are sound."""
+    learners: list[Learner] = []
 
-    def breaks(state: Any, plan: Any, epoch: int, *rest: Any) -> Any:
-        if epoch == 2:
-            next(state.model.network.parameters()).data.fill_(float("nan"))
-        return train_epoch(state, plan, epoch, *rest)
+    def look(learner: Learner, data: Data, report: Report) -> EvalReport | None:
+        learners.append(learner)
+        return validate(learner, data, report)
 
-    monkeypatch.setattr(train_module, "train_epoch", breaks)
+    def break_them(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            next(learners[0].model.network.parameters()).data.fill_(float("nan"))
+
     with pytest.raises(DivergedError, match=r"epoch 2, steps? 4"):
-        run(tiny(pictures, epochs=3, out=str(tmp_path)))
+        run(tiny(pictures, epochs=3, out=str(tmp_path)), break_them, validate=look)
     assert checkpoint.load(tmp_path / "last.pt").card.epoch == 1
     assert checkpoint.load(tmp_path / "best.pt").card.epoch == 1
-
-
-def poisoned(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spoil the weights after the last loss of an epoch was found to be finite."""
-    train_epoch = loop.train_epoch
-
-    def spoils(state: Any, plan: Any, *rest: Any) -> Any:
-        measured = train_epoch(state, plan, *rest)
-        owner = state.ema.model if where == "average" else state.model
-        list(owner.network.parameters())[-1].data.fill_(float("nan"))
-        return measured
-
-    monkeypatch.setattr(train_module, "train_epoch", spoils)
 
 
 @pytest.mark.parametrize("where", ["weights", "average"])
 @pytest.mark.parametrize("validated", [True, False])
 def test_nan_weights_with_a_finite_loss_are_not_saved(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, validated: bool
+    pictures: Path, tmp_path: Path, where: str, validated: bool
 ) -> None:
-    poisoned(where, monkeypatch)
+    """They are spoiled after the last loss of the epoch was found to be finite."""
+
+    def spoil(learner: Learner, data: Data, report: Report) -> EvalReport | None:
+        model = learner.model if where == "weights" else learner.validated
+        list(model.network.parameters())[-1].data.fill_(float("nan"))
+        return validate(learner, data, report)
+
     data = pictures if validated else pictures / "train"
     config = tiny(data, val_split=0, ema=where == "average", limit=8, out=str(tmp_path / "run"))
     with pytest.raises(DivergedError):
-        run(config)
+        run(config, validate=spoil)
     assert not list((tmp_path / "run").glob("*.pt"))
     assert json.loads((tmp_path / "run" / "config.json").read_text())["run"]["status"] == "diverged"
 
 
-def test_batch_norm_statistics_that_are_not_finite_are_not_saved(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_epoch = loop.train_epoch
+def test_batch_norm_statistics_that_are_not_finite_are_not_saved(pictures: Path, tmp_path: Path) -> None:
+    def spoil(learner: Learner, data: Data, report: Report) -> None:
+        next(learner.model.network.buffers()).fill_(float("inf"))
 
-    def spoils(state: Any, *rest: Any) -> Any:
-        measured = train_epoch(state, *rest)
-        next(state.model.network.buffers()).fill_(float("inf"))
-        return measured
-
-    monkeypatch.setattr(train_module, "train_epoch", spoils)
-    monkeypatch.setattr(train_module, "_validate", lambda *args: None)
-    with pytest.raises(
-        DivergedError, match=r"weights: 1\.running_mean has NaN or infinite values; not saved; set --lr below"
-    ):
-        run(tiny(pictures, arch="bn-cnn", limit=4, out=str(tmp_path / "run")))
+    sentence = r"weights: 1\.running_mean has NaN or infinite values; not saved; set --lr below"
+    with pytest.raises(DivergedError, match=sentence):
+        run(tiny(pictures, arch="bn-cnn", limit=4, out=str(tmp_path / "run")), validate=spoil)
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
-def test_the_sentence_names_what_can_be_tried() -> None:
-    assert diverged(2, 5, 5, tiny("."), 0.1, mixed=False).startswith("epoch 2, step 5: ")
-    assert diverged(2, 5, 9, tiny("."), 0.1, mixed=False).startswith("epoch 2, steps 5 to 9: ")
-    assert diverged(1, 1, 1, tiny(".", clip_grad=1, lr=0.25), 0.25, mixed=False).endswith("; lower --lr (now 0.25)")
-    automatic = diverged(1, 1, 1, tiny(".", clip_grad=1), 12.8, mixed=False)
-    assert automatic.endswith("; set --lr below 12.8, the automatic learning rate")
-    assert "lower --weight-decay" in diverged(1, 1, 1, tiny(".", weight_decay=1e9), 0.1, mixed=False)
-    assert "set --clip-grad 1" in diverged(1, 1, 1, tiny("."), 0.1, mixed=False)
-    assert "try --no-amp" in diverged(1, 1, 1, tiny(".", device="cuda"), 0.1, mixed=True)
+def test_the_sentence_names_what_can_be_tried(pictures: Path) -> None:
+    run = built(tiny(pictures)).run
+
+    def said(first: int, last: int, peak: float, **asked: Any) -> str:
+        schedule = replace(run.schedule, peak=peak)
+        return diverged(replace(run, config=tiny(pictures, **asked), schedule=schedule), 2, first, last)
+
+    assert said(5, 5, 0.1).startswith("epoch 2, step 5: ")
+    assert said(5, 9, 0.1).startswith("epoch 2, steps 5 to 9: ")
+    assert said(1, 1, 0.25, clip_grad=1, lr=0.25).endswith("; lower --lr (now 0.25)")
+    assert said(1, 1, 12.8, clip_grad=1).endswith("; set --lr below 12.8, the automatic learning rate")
+    assert "lower --weight-decay" in said(1, 1, 0.1, weight_decay=1e9)
+    assert "set --clip-grad 1" in said(1, 1, 0.1)
+    assert "--no-amp" not in said(1, 1, 0.1)
+    assert diverged(replace(run, amp=torch.float16), 1, 1, 1).endswith("try --no-amp")

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from counting import summarise
-from small_runs import of, run, tiny
+from small_runs import of, planted, run, tiny
 
 from imgcls import checkpoint, plots
-from imgcls.engine import train as train_module
 from imgcls.engine.run.history import best_epoch, is_best, is_over, score
 from imgcls.events import EpochEnded
 from imgcls.schema import EvalReport
@@ -34,16 +33,11 @@ PLANTED = (
 )
 
 
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation gives the planted reports, epoch by epoch."""
-    monkeypatch.setattr(train_module, "_validate", lambda state, plan, epoch, report: PLANTED[epoch - 1])
-
-
-@pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize(("monitor", "epoch"), [("val-acc", 1), ("macro-f1", 2), ("val-loss", 3)])
 def test_monitor_chooses_the_epoch_that_is_kept(pictures: Path, tmp_path: Path, monitor: str, epoch: int) -> None:
-    done = run(tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")))
+    done = run(
+        tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")), validate=planted(*PLANTED)
+    )
     assert done.finished.card.epoch == epoch
     assert [event.metrics["epoch"] for event in of(done.events, EpochEnded) if event.best][-1] == epoch
     kept = checkpoint.load(done.folder / "best.pt").card
@@ -51,7 +45,6 @@ def test_monitor_chooses_the_epoch_that_is_kept(pictures: Path, tmp_path: Path, 
     assert checkpoint.load(done.folder / "last.pt").card.epoch == 4
 
 
-@pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize(("monitor", "epoch"), [("val-acc", 1), ("macro-f1", 2), ("val-loss", 3)])
 def test_the_curves_mark_the_epoch_that_is_kept(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitor: str, epoch: int
@@ -59,7 +52,11 @@ def test_the_curves_mark_the_epoch_that_is_kept(
     marked: list[int | None] = []
     monkeypatch.setattr(plots, "curves", lambda history, best: marked.append(best))
     monkeypatch.setattr(plots, "save", lambda figure, path: path.touch())
-    done = run(tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")), curves=True)
+    done = run(
+        tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")),
+        curves=True,
+        validate=planted(*PLANTED),
+    )
     assert marked == [epoch] == [done.finished.card.epoch]
 
 
@@ -68,14 +65,16 @@ def test_without_validation_the_last_epoch_is_the_best() -> None:
     assert best_epoch([], "val-acc") == 0
 
 
-@pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize(
     ("monitor", "patience", "ended"),
     [("val-acc", 1, 2), ("val-acc", 2, 3), ("macro-f1", 1, 3), ("val-loss", 1, 4), ("val-acc", "auto", 4)],
 )
 def test_early_stop_ends_the_run(pictures: Path, tmp_path: Path, monitor: str, patience: Any, ended: int) -> None:
     """After as many epochs without improvement, by what `--monitor` says."""
-    done = run(tiny(pictures, monitor=monitor, early_stop=patience, epochs=4, limit=4, out=str(tmp_path / "run")))
+    done = run(
+        tiny(pictures, monitor=monitor, early_stop=patience, epochs=4, limit=4, out=str(tmp_path / "run")),
+        validate=planted(*PLANTED),
+    )
     assert len(done.history) == ended
     assert done.finished.reason == ("all epochs" if ended == 4 else "early stop")
 
@@ -112,11 +111,10 @@ def test_of_equal_losses_the_better_accuracy_is_better() -> None:
 
 @pytest.mark.parametrize("losses", [(0.9, 0.3, 0.5), (0.3, 0.9, 0.3)])
 def test_the_checkpoint_kept_of_equal_accuracies_is_that_of_the_smallest_loss(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...]
+    pictures: Path, tmp_path: Path, losses: tuple[float, ...]
 ) -> None:
     reports = [measured([[9, 1], [1, 9]], loss) for loss in losses]
-    monkeypatch.setattr(train_module, "_validate", lambda state, plan, epoch, report: reports[epoch - 1])
-    done = run(tiny(pictures, epochs=3, limit=4, out=str(tmp_path / "run")))
+    done = run(tiny(pictures, epochs=3, limit=4, out=str(tmp_path / "run")), validate=planted(*reports))
     assert done.finished.card.epoch == 1 + losses.index(0.3)
     assert done.finished.card.metrics["loss"] == pytest.approx(0.3)
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,15 @@ import numpy as np
 import pytest
 from counting import summarise
 from PIL import Image
-from small_runs import COLOURS, Killed, Run, draw, kill_in, of, run, same, started, tiny, warnings
+from small_runs import COLOURS, Killed, Run, draw, kill_in, of, planted, run, same, started, tiny, warnings
 
 from imgcls import checkpoint
-from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run import folder as run_folder
+from imgcls.engine.train import Validate, validate
 from imgcls.errors import CheckpointError, DataError, Exit, ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event
-from imgcls.schema import EvalReport
 
 pytest_plugins = ("small_runs",)
 
@@ -32,14 +32,14 @@ RANDOM: dict[str, Any] = {"epochs": 4, "augment": "strong", "dropout": 0.5, "ema
 RANDOM |= {"mixup": 0.2, "batch_size": 5, "accumulate": 2, "limit": 12, "optimizer": "adamw"}
 
 
-def interrupted(data: Path, out: Path, epoch: int = 3, **asked: Any) -> None:
+def interrupted(data: Path, out: Path, epoch: int = 3, validate: Validate = validate, **asked: Any) -> None:
     """Train until the middle of an epoch."""
     with pytest.raises(Killed):
-        run(tiny(data, out=str(out), **asked), kill_in(epoch))
+        run(tiny(data, out=str(out), **asked), kill_in(epoch), validate=validate)
 
 
-def resumed(data: Path, out: Path, **asked: Any) -> Run:
-    return run(tiny(data, out=str(out), resume=True, **asked))
+def resumed(data: Path, out: Path, validate: Validate = validate, **asked: Any) -> Run:
+    return run(tiny(data, out=str(out), resume=True, **asked), validate=validate)
 
 
 @pytest.fixture(scope="module")
@@ -141,22 +141,16 @@ def test_resume_starts_when_there_is_nothing_yet(pictures: Path, tmp_path: Path)
     assert resumed(pictures, tmp_path / "new").finished.epochs_run == 1
 
 
-def planted(accuracies: list[float]) -> Any:
+def accuracies(*shares: float) -> Validate:
     """Return a validation that gives these accuracies, epoch by epoch."""
-
-    def validate(state: Any, plan: Any, epoch: int, report: Any) -> EvalReport:
-        hits = round(100 * accuracies[epoch - 1])
-        return summarise(np.array([[hits, 100 - hits], [0, 0]]), 1.0, 0, ("a", "b"), "val")
-
-    return validate
+    hits = [round(100 * share) for share in shares]
+    return planted(*(summarise(np.array([[right, 100 - right], [0, 0]]), 1.0, 0, ("a", "b"), "val") for right in hits))
 
 
-def test_best_stays_best_and_early_stop_goes_on_counting(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_best_stays_best_and_early_stop_goes_on_counting(pictures: Path, tmp_path: Path) -> None:
     """Best in epoch 2, killed in epoch 4 after one worse epoch, stopped two worse epochs later."""
-    monkeypatch.setattr(train_module, "_validate", planted([0.5, 0.9, 0.6, 0.7, 0.8, 0.8, 0.8, 0.8]))
-    asked = {"epochs": 8, "early_stop": 3, "limit": 4}
+    asked: dict[str, Any] = {"epochs": 8, "early_stop": 3, "limit": 4}
+    asked["validate"] = accuracies(0.5, 0.9, 0.6, 0.7, 0.8, 0.8, 0.8, 0.8)
     interrupted(pictures, tmp_path, epoch=4, **asked)
     best = (tmp_path / "best.pt").read_bytes()
     done = resumed(pictures, tmp_path, **asked)
@@ -215,7 +209,7 @@ def test_the_data_may_have_moved(pictures: Path, straight: Run, copy: Path, tmp_
 def test_a_hold_out_stays_as_it_was(tmp_path: Path) -> None:
     """No validation folder: the images held out are those of the start, and the run goes on."""
     flat = draw(tmp_path / "flat", dict.fromkeys(COLOURS, 10))
-    asked = {"epochs": 3}
+    asked: dict[str, Any] = {"epochs": 3}
     whole = run(tiny(flat, out=str(tmp_path / "whole"), **asked))
     interrupted(flat, tmp_path / "cut", **asked)
     done = resumed(flat, tmp_path / "cut", **asked)
@@ -314,21 +308,17 @@ def test_best_alone_cannot_be_continued(pictures: Path, copy: Path) -> None:
 
 # What has become of best.pt -------------------------------------------------------------------------------------------
 
-ACCURACIES = [0.5, 0.9, 0.6, 0.7, 0.8, 0.65, 0.95]  # the second of the first six is the best
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "_validate", planted(ACCURACIES))
+PLANTED = accuracies(0.5, 0.9, 0.6, 0.7, 0.8, 0.65, 0.95)  # the second of the first six is the best
+planted_run = partial(run, validate=PLANTED)
+planted_interrupted = partial(interrupted, validate=PLANTED)
+planted_resumed = partial(resumed, validate=PLANTED)
 
 
 @pytest.fixture(scope="module")
 def three(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three epochs, the second of them the best; to be copied."""
     folder = tmp_path_factory.mktemp("three") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "_validate", planted(ACCURACIES))
-        run(tiny(pictures, epochs=3, limit=4, out=str(folder)))
+    planted_run(tiny(pictures, epochs=3, limit=4, out=str(folder)))
     return folder
 
 
@@ -348,7 +338,6 @@ def spoil(best: Path, how: str) -> None:
         best.write_bytes(b"" if how == "empty" else bytes(best.stat().st_size))
 
 
-@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("how", ["missing", "cut", "empty", "zeroed"])
 def test_without_a_best_pt_the_best_of_what_is_left_is_kept(
     pictures: Path, three: Path, tmp_path: Path, how: str
@@ -363,7 +352,7 @@ def test_without_a_best_pt_the_best_of_what_is_left_is_kept(
         if isinstance(event, EpochEnded):
             seen.append(kept(folder))
 
-    done = run(tiny(pictures, epochs=6, limit=4, out=str(folder), resume=True), look)
+    done = planted_run(tiny(pictures, epochs=6, limit=4, out=str(folder), resume=True), look)
     (warning,) = [text for text in warnings(done.events) if "best.pt: " in text]
     assert warning.startswith(f"{folder / 'best.pt'}: is missing" if how == "missing" else f"{folder / 'best.pt'}: ")
     assert "the best, epoch 2, is lost: the last, 3, takes its place until a later one is better" in warning
@@ -372,13 +361,12 @@ def test_without_a_best_pt_the_best_of_what_is_left_is_kept(
     assert done.finished.card.metrics["accuracy"] == 0.8
     if before is not None:
         assert (folder / "best.damaged.pt").read_bytes() == before
-    again = resumed(pictures, folder, epochs=6, limit=4)
+    again = planted_resumed(pictures, folder, epochs=6, limit=4)
     assert (again.finished.reason, again.finished.card.epoch) == ("already finished", 5)
     assert not warnings(again.events)
-    assert resumed(pictures, folder, epochs=7, limit=4).finished.card.epoch == 7
+    assert planted_resumed(pictures, folder, epochs=7, limit=4).finished.card.epoch == 7
 
 
-@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("how", ["missing", "cut"])
 def test_a_finished_run_without_a_best_pt_gets_its_last_epoch(
     pictures: Path, three: Path, tmp_path: Path, how: str
@@ -386,26 +374,26 @@ def test_a_finished_run_without_a_best_pt_gets_its_last_epoch(
     """A script that repeats the line until it succeeds comes to an end, and finds the file that is named."""
     folder = Path(shutil.copytree(three, tmp_path / "run"))
     spoil(folder / "best.pt", how)
-    asked = {"epochs": 3, "limit": 4}
-    done = resumed(pictures, folder, **asked)
+    asked: dict[str, Any] = {"epochs": 3, "limit": 4}
+    done = planted_resumed(pictures, folder, **asked)
     assert (done.finished.reason, done.finished.epochs_run) == ("already finished", 0)
     assert kept(folder) == (3, 0.6)
     assert same(done.weights("best.pt"), done.weights("last.pt"))
     assert checkpoint.load(folder / "best.pt").training == {}
     assert any("takes its place" in text for text in warnings(done.events))
-    again = resumed(pictures, folder, **asked)
+    again = planted_resumed(pictures, folder, **asked)
     assert (again.finished.reason, warnings(again.events)) == ("already finished", [])
 
 
 @pytest.mark.parametrize("ema", [False, True])
 def test_the_last_epoch_where_it_is_the_best_is_made_anew_from_last_pt(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: bool
+    pictures: Path, tmp_path: Path, ema: bool
 ) -> None:
-    monkeypatch.setattr(train_module, "_validate", planted([0.5, 0.6, 0.55]))
-    done = run(tiny(pictures, epochs=2, limit=4, ema=ema, out=str(tmp_path)))
+    validate = accuracies(0.5, 0.6, 0.55)
+    done = run(tiny(pictures, epochs=2, limit=4, ema=ema, out=str(tmp_path)), validate=validate)
     weights = done.weights("best.pt")
     (tmp_path / "best.pt").unlink()
-    longer = resumed(pictures, tmp_path, epochs=3, limit=4, ema=ema)
+    longer = resumed(pictures, tmp_path, validate, epochs=3, limit=4, ema=ema)
     assert f"{tmp_path}/best.pt: is missing; the best, epoch 2, is the last: it is made anew from last.pt" in (
         warnings(longer.events)
     )
@@ -413,13 +401,12 @@ def test_the_last_epoch_where_it_is_the_best_is_made_anew_from_last_pt(
     assert same(longer.weights("best.pt"), weights)
 
 
-@pytest.mark.usefixtures("measured")
 def test_what_is_not_of_this_run_is_refused_and_left_alone(pictures: Path, three: Path, tmp_path: Path) -> None:
     """Another run's checkpoint, one of another epoch under this epoch's number, a folder, a link to nowhere."""
     folder = Path(shutil.copytree(three, tmp_path / "run"))
     best = folder / "best.pt"
     mine = checkpoint.load(best)
-    other = run(tiny(pictures, epochs=2, limit=4, lr=0.5, out=str(tmp_path / "other"))).folder / "best.pt"
+    other = planted_run(tiny(pictures, epochs=2, limit=4, lr=0.5, out=str(tmp_path / "other"))).folder / "best.pt"
     forged = replace(mine, card=replace(mine.card, metrics=mine.card.metrics | {"accuracy": 0.95}))
     checkpoint.save(tmp_path / "forged.pt", forged)
     checkpoint.save(tmp_path / "later.pt", replace(mine, card=replace(mine.card, epoch=5)))
@@ -431,13 +418,12 @@ def test_what_is_not_of_this_run_is_refused_and_left_alone(pictures: Path, three
     for kind in ("folder", "dangling link"):
         best.mkdir() if kind == "folder" else best.symlink_to("nowhere")
         with pytest.raises(CheckpointError, match=r"best\.pt: is no regular file; move it away and repeat the line"):
-            resumed(pictures, folder, epochs=6, limit=4)
+            planted_resumed(pictures, folder, epochs=6, limit=4)
         assert os.path.lexists(best)
         best.rmdir() if best.is_dir() else best.unlink()
-    assert resumed(pictures, folder, epochs=4, limit=4).finished.card.epoch == 4
+    assert planted_resumed(pictures, folder, epochs=4, limit=4).finished.card.epoch == 4
 
 
-@pytest.mark.usefixtures("measured")
 def test_a_best_pt_that_vanishes_while_the_run_goes_on_is_made_of_what_is_left(
     pictures: Path, three: Path, tmp_path: Path
 ) -> None:
@@ -447,21 +433,20 @@ def test_a_best_pt_that_vanishes_while_the_run_goes_on_is_made_of_what_is_left(
         if isinstance(event, EpochEnded):
             (folder / "best.pt").unlink(missing_ok=True)
 
-    done = run(tiny(pictures, epochs=5, limit=4, out=str(folder), resume=True), vanish)
+    done = planted_run(tiny(pictures, epochs=5, limit=4, out=str(folder), resume=True), vanish)
     assert kept(folder) == (5, 0.8)
     assert done.finished.card.epoch == 5
     assert any("best.pt: is missing; the best, epoch 2, is lost" in text for text in warnings(done.events))
 
 
-@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_a_kill_within_a_save_changes_neither_file_in_the_end(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, which: str
 ) -> None:
     """Before or after the first of the two files is saved; in the first epoch, too."""
-    asked = {"epochs": 3, "limit": 4}
-    whole = run(tiny(pictures, out=str(tmp_path / "whole"), **asked))
+    asked: dict[str, Any] = {"epochs": 3, "limit": 4}
+    whole = planted_run(tiny(pictures, out=str(tmp_path / "whole"), **asked))
 
     def kill(save: Any) -> Any:
         def killing(self: Any, content: Any) -> None:
@@ -474,20 +459,19 @@ def test_a_kill_within_a_save_changes_neither_file_in_the_end(
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         name = f"save_{which}"
         patch.setattr(run_folder.RunFolder, name, kill(getattr(run_folder.RunFolder, name)))
-        run(tiny(pictures, out=str(tmp_path / "cut"), **asked))
-    done = resumed(pictures, tmp_path / "cut", **asked)
+        planted_run(tiny(pictures, out=str(tmp_path / "cut"), **asked))
+    done = planted_resumed(pictures, tmp_path / "cut", **asked)
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole") == (2, 0.9)
     for name in ("best.pt", "last.pt"):
         assert same(done.weights(name), whole.weights(name))
     assert [row["epoch"] for row in done.history] == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("measured")
 def test_a_damaged_last_pt_behind_a_newer_best_pt_repeats_that_epoch(pictures: Path, tmp_path: Path) -> None:
-    interrupted(pictures, tmp_path, epoch=3, epochs=3, limit=4)
+    planted_interrupted(pictures, tmp_path, epoch=3, epochs=3, limit=4)
     weights = checkpoint.load(tmp_path / "best.pt").model
     damage(tmp_path / "last.pt")
-    done = resumed(pictures, tmp_path, epochs=3, limit=4)
+    done = planted_resumed(pictures, tmp_path, epochs=3, limit=4)
     assert kept(tmp_path) == (2, 0.9)
     assert same(done.weights("best.pt"), weights)
     assert not any("best.pt" in text for text in warnings(done.events))
@@ -496,25 +480,24 @@ def test_a_damaged_last_pt_behind_a_newer_best_pt_repeats_that_epoch(pictures: P
 # Early stopping -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("measured")
 def test_an_early_stop_is_said_and_a_larger_one_goes_on(pictures: Path, tmp_path: Path) -> None:
     """To the weights of a run that was so patient from the start."""
-    asked = {"epochs": 7, "limit": 4}
-    stopped = run(tiny(pictures, early_stop=2, out=str(tmp_path / "run"), **asked))
+    asked: dict[str, Any] = {"epochs": 7, "limit": 4}
+    stopped = planted_run(tiny(pictures, early_stop=2, out=str(tmp_path / "run"), **asked))
     assert (stopped.finished.reason, stopped.finished.stopped_early) == ("early stop", True)
     assert (stopped.finished.epochs, stopped.finished.best_epoch) == (4, 2)
     values = json.loads((tmp_path / "run" / "config.json").read_text())["run"]
     assert (values["status"], values["ended"]) == ("finished", "early stop")
-    again = resumed(pictures, tmp_path / "run", early_stop=2, **asked | {"epochs": 20})
+    again = planted_resumed(pictures, tmp_path / "run", early_stop=2, **asked | {"epochs": 20})
     assert (again.finished.reason, again.finished.stopped_early) == ("already finished", True)
-    patient = run(tiny(pictures, early_stop=4, out=str(tmp_path / "patient"), **asked))
-    longer = resumed(pictures, tmp_path / "run", early_stop=4, **asked)
+    patient = planted_run(tiny(pictures, early_stop=4, out=str(tmp_path / "patient"), **asked))
+    longer = planted_resumed(pictures, tmp_path / "run", early_stop=4, **asked)
     assert (longer.finished.epochs, longer.finished.reason) == (6, "early stop")
     assert same(longer.weights(), patient.weights())
-    end = resumed(pictures, tmp_path / "run", early_stop="auto", **asked)
+    end = planted_resumed(pictures, tmp_path / "run", early_stop="auto", **asked)
     assert (end.finished.epochs, end.finished.reason, end.finished.stopped_early) == (7, "all epochs", False)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["run"]["ended"] == "all epochs"
-    assert same(end.weights(), run(tiny(pictures, out=str(tmp_path / "all"), **asked)).weights())
+    assert same(end.weights(), planted_run(tiny(pictures, out=str(tmp_path / "all"), **asked)).weights())
 
 
 def test_findings_are_judged_over_the_whole_history(

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import draw, tiny
+from small_runs import built, draw, tiny
 
 from imgcls import registry
+from imgcls.checkpoint import Checkpoint
 from imgcls.data.images import ArrayImages, FileImages
 from imgcls.data.listing import Listing, Source
 from imgcls.distributed import World
-from imgcls.engine.decide import data as prepare_module
-from imgcls.engine.decide.data import STATISTICS, Prepared, prepare, training_batches, validation_batches
-from imgcls.engine.decide.plan import build
+from imgcls.engine.decide import inputs as inputs_module
+from imgcls.engine.decide.build import build, choose_compute
+from imgcls.engine.decide.decided import Decided, DecidedInputs, choices
+from imgcls.engine.decide.inputs import STATISTICS, Inputs, decide_inputs, training_batches, validation_batches
 from imgcls.errors import UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import build_network
@@ -36,13 +38,13 @@ def of_sizes(root: Path, *sizes: tuple[int, int]) -> Path:
     return root
 
 
-def prepared(data: Path | str, **asked: Any) -> Prepared:
-    return prepare(tiny(data, **{"pretrained": False} | asked))
+def prepared(data: Path | str, **asked: Any) -> Inputs:
+    return decide_inputs(tiny(data, **{"pretrained": False} | asked))
 
 
-def choice(name: str, found: Prepared) -> Choice:
-    (found_choice,) = [each for each in found.choices if each.name == name]
-    return found_choice
+def choice(name: str, decided: Decided | DecidedInputs) -> Choice[Any]:
+    (found,) = [each for each in choices(decided) if each.name == name]
+    return found
 
 
 # Size -----------------------------------------------------------------------------------------------------------------
@@ -68,13 +70,13 @@ def choice(name: str, found: Prepared) -> Choice:
 )
 def test_the_automatic_size(tmp_path: Path, sizes: Any, arch: str, size: int, reason: str) -> None:
     found = prepared(of_sizes(tmp_path, *sizes), arch=arch, val_split=0 if len(sizes) == 1 else 0.2)
-    assert choice("size", found) == Choice("size", size, reason)
+    assert choice("size", found.decided) == Choice("size", size, reason)
     assert found.preprocess.size == size
 
 
 def test_a_size_that_was_asked_for(tmp_path: Path) -> None:
     found = prepared(of_sizes(tmp_path, (16, 16), (16, 16)), size=100)
-    assert choice("size", found) == Choice("size", 100, "as asked")
+    assert choice("size", found.decided) == Choice("size", 100, "as asked")
     with pytest.raises(UsageError, match="--size 100: vit_b_16 needs a multiple of 16"):
         prepared(tmp_path, arch="vit_b_16", size=100)
 
@@ -82,13 +84,11 @@ def test_a_size_that_was_asked_for(tmp_path: Path) -> None:
 def test_the_stem_is_small_up_to_40_px(tmp_path: Path) -> None:
     data = of_sizes(tmp_path, (16, 16), (16, 16))
     for size, stem, reason in ((40, "small", "input up to 40 px"), (41, "standard", "input above 40 px")):
-        config = tiny(data, arch="resnet18", size=size, pretrained=False)
-        _, plan, _ = build(config, prepare(config), World(), None)
-        assert plan.card.arch_options["stem"] == stem
-        assert Choice("stem", stem, reason) in plan.choices
-    config = tiny(data, arch="lenet", size=40)
-    _, plan, _ = build(config, prepare(config), World(), None)
-    assert Choice("stem", "standard", "the architecture's own") in plan.choices
+        run = built(tiny(data, arch="resnet18", size=size, pretrained=False)).run
+        assert run.card.arch_options["stem"] == stem
+        assert Choice("stem", stem, reason) in choices(run.decided)
+    run = built(tiny(data, arch="lenet", size=40)).run
+    assert Choice("stem", "standard", "the architecture's own") in choices(run.decided)
 
 
 def test_pretrained_weights_keep_their_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +96,8 @@ def test_pretrained_weights_keep_their_stem(tmp_path: Path, monkeypatch: pytest.
     start = Start(Pretrained(asked="yes", used="torchvision ResNet18", reason="cached"), state=state)
     monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size, say: start)
     config = tiny(of_sizes(tmp_path, (16, 16), (16, 16)), arch="resnet18")
-    _, plan, said = build(config, prepare(config), World(), None)
-    assert Choice("stem", "standard", "that of the weights") in plan.choices
+    run, _, _, said = build(config, choose_compute(config, World()), decide_inputs(config))
+    assert Choice("stem", "standard", "that of the weights") in choices(run.decided)
     assert said == "starting from torchvision ResNet18: new head for 2 classes"
 
 
@@ -109,7 +109,7 @@ def test_without_weights_it_is_imagenets_with_the_networks_own_crop(tmp_path: Pa
     found = prepared(data, arch="small-cnn").preprocess
     assert (found.size, found.resize, found.interpolation) == (224, 256, "bilinear")
     assert (found.mean, found.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert choice("mean, std", prepared(data)).reason == "no pretrained weights, no known data set"
+    assert choice("mean, std", prepared(data).decided).reason == "no pretrained weights, no known data set"
     bicubic = prepared(data, arch="efficientnet_b1").preprocess  # its recipe: resize 255, crop 240, bilinear
     assert (bicubic.size, bicubic.resize) == (240, 255)
     swin = prepared(data, arch="swin_t").preprocess
@@ -141,8 +141,8 @@ def test_with_weights_it_is_that_of_their_recipe(tmp_path: Path, monkeypatch: py
     assert (found.preprocess.size, found.preprocess.resize) == (480, 480)
     assert (found.preprocess.mean, found.preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
     assert found.preprocess.interpolation == "bicubic"
-    assert choice("mean, std", found) == Choice("mean, std", recipe.name, "those of the weights")
-    assert choice("weights", found) == Choice("weights", "torchvision X", "cached")
+    assert choice("mean, std", found.decided) == Choice("mean, std", recipe.name, "those of the weights")
+    assert choice("weights", found.decided) == Choice("weights", "torchvision X", "cached")
 
 
 def fake(root: str) -> Source:
@@ -155,7 +155,7 @@ def test_a_data_set_by_name_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(registry.DATASETS, "cifar10", f"{__name__}:fake")
     found = prepared("cifar10")
     assert (found.preprocess.mean, found.preprocess.std) == STATISTICS["cifar10"]
-    assert choice("mean, std", found) == Choice("mean, std", "cifar10's", "a data set with known ones")
+    assert choice("mean, std", found.decided) == Choice("mean, std", "cifar10's", "a data set with known ones")
     assert found.preprocess.size == 32
 
 
@@ -169,7 +169,7 @@ def test_known_statistics_are_plausible() -> None:
 
 def test_training_batches_are_shuffled_and_augmented_and_validation_is_not(pictures: Path) -> None:
     config = tiny(pictures, augment="standard", batch_size=24)
-    found = prepare(config)
+    found = decide_inputs(config)
     first, again, second = (next(training_batches(found, config).epoch(epoch)) for epoch in (1, 1, 2))
     assert torch.equal(first.images, again.images)
     assert not torch.equal(first.images, second.images)
@@ -183,35 +183,35 @@ def test_training_batches_are_shuffled_and_augmented_and_validation_is_not(pictu
 
 def test_no_validation_images_no_validation_batches(pictures: Path) -> None:
     config = tiny(pictures / "train", val_split=0)
-    assert validation_batches(prepare(config), config) is None
+    assert validation_batches(decide_inputs(config), config) is None
 
 
 def test_a_val_split_beside_validation_images_is_said_to_be_unused(pictures: Path) -> None:
     for share in (0.3, 0.0):
-        (note,) = prepare(tiny(pictures, val_split=share)).splits.findings
+        (note,) = decide_inputs(tiny(pictures, val_split=share)).splits.findings
         assert str(note) == f"--val-split {share:g} is not used; the data has validation images of its own"
-    assert prepare(tiny(pictures)).splits.findings == ()
-    assert prepare(tiny(pictures / "train", val_split=0.3)).splits.findings == ()
-    assert prepare(tiny(pictures / "train", val_split=0)).splits.findings == ()
+    assert decide_inputs(tiny(pictures)).splits.findings == ()
+    assert decide_inputs(tiny(pictures / "train", val_split=0.3)).splits.findings == ()
+    assert decide_inputs(tiny(pictures / "train", val_split=0)).splits.findings == ()
 
 
 def test_every_choice_has_a_reason(pictures: Path) -> None:
-    found = prepare(tiny(pictures))
-    assert {each.name for each in found.choices} == {"size", "weights", "mean, std", "workers"}
-    assert all(each.reason for each in found.choices)
+    found = decide_inputs(tiny(pictures))
+    assert {each.name for each in choices(found.decided)} == {"size", "weights", "mean, std", "workers"}
+    assert all(each.reason for each in choices(found.decided))
 
 
 def test_the_decisions_of_a_resumed_run_stand(pictures: Path, tmp_path: Path) -> None:
-    config = tiny(pictures, size=20)
-    _, plan, _ = build(config, prepare(config), World(), None)
-    assert prepare(tiny(pictures), plan.card).preprocess == plan.card.preprocess
-    assert prepare(tiny(pictures)).preprocess.size == 16
+    b = built(tiny(pictures, size=20))
+    last = Checkpoint(b.run.card, b.model.network.state_dict(), b.run.inputs.splits.holdout)
+    assert decide_inputs(tiny(pictures), last).preprocess == b.run.card.preprocess
+    assert decide_inputs(tiny(pictures)).preprocess.size == 16
 
 
 def test_only_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And of a sample only: a folder of a million files must not be opened file by file."""
     data = draw(tmp_path, {"a": 12, "b": 12})
-    monkeypatch.setattr(prepare_module, "HEADERS", 5)
+    monkeypatch.setattr(inputs_module, "HEADERS", 5)
     opened: list[int] = []
     size = FileImages.size
 
@@ -221,7 +221,7 @@ def test_only_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(FileImages, "size", watched)
     monkeypatch.setattr(FileImages, "load", lambda images, index: pytest.fail("decoded"))
-    assert prepare(tiny(data)).preprocess.size == 16
+    assert decide_inputs(tiny(data)).preprocess.size == 16
     assert len(opened) == 5
 
 

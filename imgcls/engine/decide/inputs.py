@@ -1,7 +1,4 @@
-"""Everything about the data that is decided before training, with reasons; `train` and `inspect-batch` share it.
-
-Knows no optimisation and writes nothing.
-"""
+"""What is trained on: the images, and how they become the network's input; `train` and `inspect-batch` share it."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from imgcls.checkpoint import Checkpoint
 from imgcls.config import DIGIT_DATASETS, DataConfig
 from imgcls.data import draws
 from imgcls.data.augment import Augmentation
@@ -16,8 +14,9 @@ from imgcls.data.files import FileLoader, choose_workers
 from imgcls.data.images import Images
 from imgcls.data.order import Order
 from imgcls.data.pictures import Pictures
-from imgcls.data.splits import Hashes, Splits, for_training
+from imgcls.data.splits import Splits, for_training
 from imgcls.distributed import World
+from imgcls.engine.decide.decided import DecidedInputs
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.models import pretrained
 from imgcls.models.build import size_problem
@@ -45,33 +44,40 @@ STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, floa
 }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The data side of a run, decided."""
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is trained on.
+
+    Attributes:
+        splits: the training and validation images.
+        preprocess: the deterministic transform.
+        augmentation: what may happen to training images.
+        start: the weights to start from.
+        workers: loader processes.
+        decided: the choices made for it.
+    """
 
     splits: Splits
     preprocess: Preprocess
     augmentation: Augmentation
     start: pretrained.Start
     workers: int
-    choices: tuple[Choice, ...]
+    decided: DecidedInputs
 
 
-def prepare(
+def decide_inputs(
     config: DataConfig,
-    card: ModelCard | None = None,
-    holdout: Hashes | None = None,
+    last: Checkpoint | None = None,
     world: World | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> Prepared:
+) -> Inputs:
     """List the data and decide size, weights, preprocessing, augmentation and workers.
 
     Args:
         config: the settings.
-        card: of the run that is resumed, whose decisions stand.
-        holdout: of the run that is resumed.
+        last: of the run that is resumed, whose decisions and hold-out stand.
         world: the training processes.
-        say: told before something is fetched, which may take minutes.
+        say: receives a sentence before something is fetched, which may take minutes.
 
     Raises:
         UsageError: settings that do not go together, or no such data.
@@ -79,40 +85,59 @@ def prepare(
         CheckpointError: the weights asked for cannot be had.
     """
     world = world or World()
+    splits = _splits(config, last, world)
+    if last is not None:
+        start, preprocess, decided = pretrained.Start(last.card.pretrained), last.card.preprocess, DecidedInputs()
+    else:
+        start, preprocess, decided = _decide(config, splits, world, say)
+    batch_bytes = config.batch_size * 3 * preprocess.size**2
+    workers = choose_workers(config.workers, batch_bytes, world.local_size)
+    if config.cutout > preprocess.size:
+        example = f"type for example --cutout {preprocess.size // 4}"
+        raise UsageError(f"--cutout {config.cutout}: the input has {preprocess.size} px; {example}")
+    flips, flip = _flips(config, splits.dataset)
+    augmentation = Augmentation(
+        kind=config.augment,
+        flip=flips,
+        rotate=config.rotate,
+        color_jitter=config.color_jitter,
+        alternate_flip=config.alternate_flip,
+        cutout=config.cutout,
+    )
+    return Inputs(
+        splits=splits,
+        preprocess=preprocess,
+        augmentation=augmentation,
+        start=start,
+        workers=workers.value,
+        decided=replace(decided, flip=flip, workers=workers),
+    )
+
+
+def _splits(config: DataConfig, last: Checkpoint | None, world: World) -> Splits:
     with world.main_first():
         splits = for_training(
-            config.data, val_split=config.val_split, seed=config.seed, limit=config.limit, holdout=holdout
+            config.data,
+            val_split=config.val_split,
+            seed=config.seed,
+            limit=config.limit,
+            holdout=last.holdout if last else None,
         )
     splits = _with_dim(splits, config.seed)
     if splits.val is not None and not len(splits.holdout) and config.val_split != DataConfig.val_split:
         unused = f"--val-split {config.val_split:g} is not used"
         note = Finding("val-split-unused", "note", unused, "the data has validation images of its own")
         splits = replace(splits, findings=(*splits.findings, note))
-    choices: list[Choice] = []
-    if card is not None:
-        start, preprocess = pretrained.Start(card.pretrained), card.preprocess
-    else:
-        start, preprocess, choices = _decide(config, splits, world, say)
-    size = preprocess.size
-    if config.cutout > size:
-        raise UsageError(f"--cutout {config.cutout}: the input has {size} px; type for example --cutout {size // 4}")
-    flip = True if config.alternate_flip else config.flip
-    if flip is None:
-        digits = splits.dataset in DIGIT_DATASETS
-        flip = config.augment != "none" and not digits
-        if digits:
-            choices.append(Choice("flip", flip, f"{splits.dataset} shows digits"))
-    batch_bytes = config.batch_size * 3 * size**2
-    workers = choose_workers(config.workers, batch_bytes, world.local_size)
-    augmentation = Augmentation(
-        kind=config.augment,
-        flip=flip,
-        rotate=config.rotate,
-        color_jitter=config.color_jitter,
-        alternate_flip=config.alternate_flip,
-        cutout=config.cutout,
-    )
-    return Prepared(splits, preprocess, augmentation, start, int(workers.value), (*choices, workers))
+    return splits
+
+
+def _flips(config: DataConfig, dataset: str | None) -> tuple[bool, Choice[bool] | None]:
+    """Return whether training images are mirrored, and the choice where it was one."""
+    if config.alternate_flip or config.flip is not None:
+        return config.alternate_flip or bool(config.flip), None
+    if dataset in DIGIT_DATASETS:
+        return False, Choice("flip", False, f"{dataset} shows digits")
+    return config.augment != "none", None
 
 
 def _with_dim(splits: Splits, seed: int) -> Splits:
@@ -126,60 +151,60 @@ def _with_dim(splits: Splits, seed: int) -> Splits:
 
 
 def training_batches(
-    prepared: Prepared, config: DataConfig, world: World | None = None, *, smallest: int = 2, pin_memory: bool = False
+    inputs: Inputs, config: DataConfig, world: World | None = None, *, smallest: int = 2, pin_memory: bool = False
 ) -> FileLoader:
     """Return the training batches: shuffled and augmented; `smallest` as `Order` has it."""
-    world, split = world or World(), prepared.splits.train
+    world, split = world or World(), inputs.splits.train
     return FileLoader(
-        Pictures(split.images, prepared.preprocess, prepared.augmentation),
+        Pictures(split.images, inputs.preprocess, inputs.augmentation),
         split.labels,
         Order(len(split.images), config.batch_size, config.seed, shuffle=True, ranks=world.size, smallest=smallest),
         rank=world.rank,
-        workers=prepared.workers,
+        workers=inputs.workers,
         pin_memory=pin_memory,
     )
 
 
 def validation_batches(
-    prepared: Prepared, config: DataConfig, world: World | None = None, *, pin_memory: bool = False
+    inputs: Inputs, config: DataConfig, world: World | None = None, *, pin_memory: bool = False
 ) -> FileLoader | None:
     """Return the validation batches, in order and unchanged; None without validation images."""
-    world, split = world or World(), prepared.splits.val
+    world, split = world or World(), inputs.splits.val
     if split is None:
         return None
     return FileLoader(
-        Pictures(split.images, prepared.preprocess),
+        Pictures(split.images, inputs.preprocess),
         split.labels,
         Order(len(split.images), config.batch_size, ranks=world.size),
         rank=world.rank,
-        workers=prepared.workers,
+        workers=inputs.workers,
         pin_memory=pin_memory,
     )
 
 
 def _decide(
     config: DataConfig, splits: Splits, world: World, say: Callable[[str], None]
-) -> tuple[pretrained.Start, Preprocess, list[Choice]]:
+) -> tuple[pretrained.Start, Preprocess, DecidedInputs]:
     recipe = pretrained.published(config.arch)
     given = pretrained.from_file(config.weights, config.arch) if config.weights else None
     size, whole = _choose_size(config, splits.train.images, recipe, given.card if given else None)
-    if problem := size_problem(config.arch, int(size.value)):
+    if problem := size_problem(config.arch, size.value):
         raise UsageError(problem)
     with world.main_first():
-        start = given or pretrained.choose(config.arch, config.pretrained, int(size.value), say)
+        start = given or pretrained.choose(config.arch, config.pretrained, size.value, say)
     agreed = world.share(start.pretrained)
     if agreed.used is None:
         start = pretrained.Start(agreed)
     elif start.state is None:
         raise CheckpointError(f"{start.pretrained.reason}; the first process has them: share the torch hub cache")
     weights = Choice("weights", start.pretrained.used or "from scratch", start.pretrained.reason)
-    preprocess, whose, why = _choose_preprocess(config, int(size.value), whole, splits.dataset, recipe, start)
-    return start, preprocess, [size, weights, Choice("mean, std", whose, why)]
+    preprocess, statistics = _choose_preprocess(config, size.value, whole, splits.dataset, start)
+    return start, preprocess, DecidedInputs(size=size, weights=weights, statistics=statistics)
 
 
 def _choose_size(
     config: DataConfig, images: Images, recipe: Recipe | None, card: ModelCard | None
-) -> tuple[Choice, bool]:
+) -> tuple[Choice[int], bool]:
     """Return the side of the input, and whether images are used whole, not cropped."""
     if config.size is not None:
         return Choice("size", config.size, "as asked"), config.size <= UNCROPPED_SIZE
@@ -199,8 +224,10 @@ def _choose_size(
 
 
 def _choose_preprocess(
-    config: DataConfig, size: int, whole: bool, dataset: str | None, recipe: Recipe | None, start: pretrained.Start
-) -> tuple[Preprocess, str, str]:
+    config: DataConfig, size: int, whole: bool, dataset: str | None, start: pretrained.Start
+) -> tuple[Preprocess, Choice[str]]:
+    """Decide the deterministic transform, and whose mean and deviation normalise."""
+    recipe = pretrained.published(config.arch)
     mean, std, whose, why = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", "no pretrained weights, no known data set"
     ratio = OWN_RESIZE / OWN_SIZE
     interpolation: Interpolation = "bilinear"
@@ -216,14 +243,13 @@ def _choose_preprocess(
     elif dataset in STATISTICS:
         mean, std = STATISTICS[dataset]
         whose, why = f"{dataset}'s", "a data set with known ones"
-    resize = size if whole or config.resize != "crop" else round(size * ratio)
     preprocess = Preprocess(
         size=size,
-        resize=resize,
+        resize=size if whole or config.resize != "crop" else round(size * ratio),
         rule=config.resize,
         interpolation=interpolation,
         mean=mean,
         std=std,
         decode=config.decode,
     )
-    return preprocess, whose, why
+    return preprocess, Choice("mean, std", whose, why)

@@ -14,9 +14,10 @@ from imgcls.checkpoint import Checkpoint, load, save
 from imgcls.config import from_dict, to_dict
 from imgcls.data.splits import NO_HOLDOUT
 from imgcls.distributed import World
-from imgcls.engine.decide.data import prepare
-from imgcls.engine.decide.plan import build
-from imgcls.engine.learn.epoch import train_epoch
+from imgcls.engine.decide.build import build, choose_compute
+from imgcls.engine.decide.decided import choices
+from imgcls.engine.decide.inputs import decide_inputs
+from imgcls.engine.decide.learning import images_per_step
 from imgcls.errors import DataError, ImgclsError, UsageError
 
 pytest_plugins = ("small_runs",)
@@ -25,59 +26,61 @@ pytest_plugins = ("small_runs",)
 def test_a_saved_state_is_restored_whole(pictures: Path, tmp_path: Path) -> None:
     """Network, optimizer, average, step and history, through a file."""
     config = tiny(pictures, ema=True, optimizer="adamw", limit=8)
-    state, plan = built(config)
-    train_epoch(state, plan, 1, 0, lambda event: None)
-    state.history.append({"epoch": 1, "val_acc": 0.5})
-    network, average = state.model.network.state_dict(), state.validated.network.state_dict()
+    before = built(config)
+    before.train()
+    network, average = before.model.network.state_dict(), before.learner.validated.network.state_dict()
     assert not same(network, average)
-    save(tmp_path / "last.pt", Checkpoint(plan.card, average, NO_HOLDOUT, state.training_dict()))
+    training = before.learner.state_dict() | {"history": [{"epoch": 1, "val_acc": 0.5}], "processes": 1}
+    save(tmp_path / "last.pt", Checkpoint(before.run.card, average, NO_HOLDOUT, training))
 
     last = load(tmp_path / "last.pt")
-    restored, _, said = build(config, prepare(config, last.card, last.holdout), World(), last)
-    assert said is None
-    assert same(restored.model.network.state_dict(), network)
-    assert same(restored.validated.network.state_dict(), average)
-    assert (restored.step, restored.history) == (1, [{"epoch": 1, "val_acc": 0.5}])
-    for old, new in zip(
-        state.optimizer.param_groups[0]["params"], restored.optimizer.param_groups[0]["params"], strict=True
-    ):
-        first, second = state.optimizer.state[old], restored.optimizer.state[new]
+    after = built(config, last)
+    assert same(after.model.network.state_dict(), network)
+    assert same(after.learner.validated.network.state_dict(), average)
+    assert (after.learner.step, last.training["history"]) == (1, [{"epoch": 1, "val_acc": 0.5}])
+    theirs, ours = (b.learner.optimizer for b in (before, after))
+    for old, new in zip(theirs.param_groups[0]["params"], ours.param_groups[0]["params"], strict=True):
+        first, second = theirs.state[old], ours.state[new]
         assert first.keys() == second.keys() == {"step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_what_is_validated_is_the_average_with_ema(pictures: Path) -> None:
-    plain, _ = built(tiny(pictures))
+    plain = built(tiny(pictures)).learner
     assert plain.validated is plain.model
-    averaged, _ = built(tiny(pictures, ema=True))
-    assert averaged.ema is not None
-    assert averaged.validated is averaged.ema.model is not averaged.model
+    averaged = built(tiny(pictures, ema=True)).learner
+    assert averaged.average is not None
+    assert averaged.validated is averaged.average.model is not averaged.model
 
 
 def test_the_card_describes_the_model(pictures: Path) -> None:
     config = tiny(pictures, dropout=0.25, seed=4)
-    _, plan = built(config)
-    assert plan.card.classes == ("blue", "green", "red")
-    assert plan.card.arch_options == {"stem": "standard", "dropout": 0.25}
-    assert from_dict(plan.card.config) == config
-    assert plan.card.config == to_dict(config)
-    assert plan.card.data_fingerprint
+    card = built(config).run.card
+    assert card.classes == ("blue", "green", "red")
+    assert card.arch_options == {"stem": "standard", "dropout": 0.25}
+    assert from_dict(card.config) == config
+    assert card.config == to_dict(config)
+    assert card.data_fingerprint
 
 
-def test_the_effective_batch_and_the_steps_of_an_epoch(pictures: Path) -> None:
-    _, plan = built(tiny(pictures, batch_size=5, accumulate=2))
-    assert plan.effective_batch == 10
-    _, whole = built(tiny(pictures, batch_size=7, accumulate=4))
-    assert whole.effective_batch == 24, "there are no more"
-    assert len(plan.batches) == 5
-    assert plan.steps_per_epoch == 3
+def test_the_images_and_the_steps_of_an_epoch(pictures: Path) -> None:
+    for asked, images, batches, steps in (
+        ({"batch_size": 5, "accumulate": 2}, 10, 5, 3),
+        ({"batch_size": 7, "accumulate": 4}, 24, 4, 1),  # there are no more
+    ):
+        config = tiny(pictures, **asked, epochs=2)
+        b = built(config)
+        assert images_per_step(config, b.run.inputs.splits, b.run.world) == images
+        assert len(b.data.train) == batches
+        assert b.run.schedule.steps == 2 * steps
 
 
 def cut(data: Path, processes: int, **asked: Any) -> list[int]:
     """Return the sizes of the batches of all processes together (a dry run asks the others nothing)."""
     config = tiny(data, dry_run=True, **asked)
-    _, plan, _ = build(config, prepare(config), World(0, processes, 0, 1), None)
-    return [int(size) for size in np.diff(plan.data.train.order.bounds)]
+    compute = choose_compute(config, World(0, processes, 0, 1))
+    _, _, built_data, _ = build(config, compute, decide_inputs(config))
+    return [int(size) for size in np.diff(built_data.train.order.bounds)]
 
 
 def test_batch_norm_gets_two_images_in_each_process(pictures: Path) -> None:
@@ -117,26 +120,13 @@ def test_what_is_too_little_for_batch_norm_is_refused_before_the_first_step(
 
 
 def test_class_weights_have_mean_one_over_the_images(seven: Path) -> None:
-    _, plan = built(tiny(seven, class_weights="balanced"))
-    assert plan.class_weights.tolist() == pytest.approx([7 / 4, 7 / 10])
-    _, plan = built(tiny(seven))
-    assert plan.class_weights.tolist() == [1, 1]
+    assert built(tiny(seven, class_weights="balanced")).run.task.weights.tolist() == pytest.approx([7 / 4, 7 / 10])
+    assert built(tiny(seven)).run.task.weights.tolist() == [1, 1]
 
 
 def test_choices_come_with_reasons_the_device_first(pictures: Path) -> None:
-    _, plan = built(tiny(pictures))
-    assert plan.choices[0].name == "device"
-    names = {choice.name for choice in plan.choices}
-    assert names == {
-        "device",
-        "precision",
-        "size",
-        "weights",
-        "mean, std",
-        "workers",
-        "cache",
-        "stem",
-        "lr",
-        "warmup_steps",
-    }
-    assert all(choice.reason for choice in plan.choices)
+    found = list(choices(built(tiny(pictures)).run.decided))
+    assert [choice.name for choice in found] == [
+        *("device", "precision", "size", "weights", "mean, std", "workers", "cache", "stem", "lr", "warmup_steps")
+    ]
+    assert all(choice.reason for choice in found)

@@ -1,0 +1,172 @@
+"""What learns: a network, its optimizer and the average of its weights. One call of `learn` is one optimizer step.
+
+Knows neither images in files nor what is said and saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from imgcls.config import TrainConfig
+from imgcls.data import draws
+from imgcls.data.batch import Batch
+from imgcls.engine.learn.averaging import Average
+from imgcls.engine.learn.mixing import mix
+from imgcls.engine.learn.optimizers import build_optimizer, restore_optimizer
+from imgcls.engine.learn.window import Window
+from imgcls.engine.run.run import Run
+from imgcls.models.build import Classifier, head, last_layers, load_state
+
+
+class Learner:
+    """A network in training.
+
+    Attributes:
+        model: uint8 [B, 3, S, S] to logits [B, classes].
+        step: optimizer steps done.
+        lr: learning rate of the last one.
+        epoch: that has begun, from 1.
+        drops: of the learning rate at plateaus so far.
+    """
+
+    def __init__(self, run: Run, model: Classifier, on_features: bool = False) -> None:
+        """Begin with fresh optimizer state.
+
+        Args:
+            run: settings, device and processes.
+            model: is changed from now on.
+            on_features: the batches hold the features of a frozen backbone, and go through the last layers alone.
+        """
+        config, device = run.config, run.device
+        self.run, self.model, self.on_features = run, model, on_features
+        self.optimizer = build_optimizer(config, model.network, run.schedule.peak)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=run.amp is torch.float16)
+        self.average = Average(model) if config.ema else None
+        self.step, self.lr, self.epoch, self.drops = 0, 0.0, 0, 0
+        compiled: nn.Module = torch.compile(model, dynamic=False) if config.compile else model  # type: ignore[assignment]
+        self._inner: nn.Module = last_layers(model.network) if on_features else compiled
+        self._forward, self._is_frozen = self._inner, False
+
+    @property
+    def validated(self) -> Classifier:
+        """The model that is validated and kept: the average with `--ema`."""
+        return self.average.model if self.average else self.model
+
+    def begin(self, epoch: int) -> None:
+        """Get ready for an epoch, from 1. A frozen backbone stays in eval mode: BatchNorm, dropout and all."""
+        self.epoch = epoch
+        network, frozen = self.model.network, is_frozen(self.run.config, epoch)
+        self.model.train(not frozen)
+        last_layers(network).train()
+        network.requires_grad_(not frozen)
+        head(network)[1].requires_grad_(True)
+        # DDP exchanges the gradients of what could learn when it was made: anew when the backbone thaws.
+        if self.run.world.size > 1 and (self._forward is self._inner or frozen != self._is_frozen):
+            devices = [self.run.device] if self.run.device.type == "cuda" else None
+            self._forward = DistributedDataParallel(self._inner, device_ids=devices)
+        self._is_frozen = frozen
+
+    def learn(self, window: Window) -> torch.Tensor:
+        """Make one optimizer step.
+
+        Returns:
+            The loss and the right answers, summed over this process's images: float32 [2], on the device.
+        """
+        sums = torch.zeros(2, device=self.run.device)
+        for number, batch in window.batches:
+            with self._exchange(number == window.last):
+                sums += self.backward(number, batch, window.weight)
+        self.update()
+        return sums
+
+    def backward(self, number: int, batch: Batch, weight: float) -> torch.Tensor:
+        """Add a batch's part to the gradient; returns its loss and right answers, float32 [2]."""
+        run, config = self.run, self.run.config
+        _seed_dropout(run.device, draws.step_seed(config.seed, self.epoch, number, run.world.rank))
+        images, own = batch.images, 1.0
+        if config.mixes_labels:
+            generator = draws.generator(config.seed, self.epoch, number)
+            images, own = mix(images, config.mixup, config.cutmix, generator)
+        with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None):
+            logits = self._forward(images)
+        loss = self.loss(images, logits.float(), batch, own)
+        # DDP averages gradients over processes; the loss is a sum over all of them, divided once.
+        torch.autograd.backward(self.scaler.scale(loss * (run.world.size / weight)))
+        return torch.stack([loss.detach(), run.task.right(logits, batch.labels, batch.real)])
+
+    def loss(self, images: torch.Tensor, logits: torch.Tensor, batch: Batch, own: float) -> torch.Tensor:
+        """Return the summed loss of a batch, a scalar.
+
+        Args:
+            images: what the network saw, mixed or not.
+            logits: float32 [B, classes].
+            batch: the images as they were, and their labels.
+            own: how much of its own label an image has; the rest is its neighbour's.
+        """
+        loss = self.run.task.loss(logits, batch.labels, batch.real)
+        if own == 1.0:
+            return loss
+        return own * loss + (1 - own) * self.run.task.loss(logits, batch.labels.roll(1, 0), batch.real)
+
+    def update(self) -> None:
+        """Move the weights by the gradient that was gathered."""
+        self.lr = self.run.schedule.lr(self.step, self.drops)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        if self.run.config.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.run.config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+
+    def end(self) -> None:
+        """End an epoch: BatchNorm's statistics, which are of each process's own batches, become the first one's."""
+        self.run.world.spread([*self.model.buffers(), *self.validated.buffers()])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what last.pt holds beside the model that was validated."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "raw": self.model.network.state_dict() if self.average else None,  # the weights behind the average
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; the validated model's weights are loaded already."""
+        restore_optimizer(self.optimizer, state["optimizer"])
+        if state["scaler"]:  # empty when the run began without fp16
+            self.scaler.load_state_dict(state["scaler"])
+        if state["raw"]:
+            load_state(self.model.network, state["raw"])
+        self.step = state["step"]
+
+    def _exchange(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Let DDP exchange gradients only in the last batch of an optimizer step."""
+        if isinstance(self._forward, DistributedDataParallel) and not wanted:
+            return self._forward.no_sync()
+        return contextlib.nullcontext()
+
+
+def is_frozen(config: TrainConfig, epoch: int) -> bool:
+    """Tell whether the backbone is frozen in this epoch."""
+    return config.freeze_epochs == "all" or epoch <= config.freeze_epochs
+
+
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    # torch.manual_seed would do, at 264 us a step; a device's own generator takes 3 us.
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
