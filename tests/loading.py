@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import augmenting
 import numpy as np
 import torch
 from drawing import draw_tree
 
 from imgcls.data import disk_cache
-from imgcls.data.augment import Augmentation
 from imgcls.data.batch import Batch
 from imgcls.data.cache import Store, in_memory
 from imgcls.data.files import FileLoader
@@ -25,16 +24,24 @@ from imgcls.schema import Preprocess
 
 PREPROCESS = Preprocess(size=16, resize=16)
 LARGE = Preprocess(size=48, resize=54)
-STANDARD = Augmentation(kind="standard", flip=True)
-STRONG = Augmentation(kind="strong", flip=True)
-AUGMENTATIONS = {
+Asked = dict[str, Any] | None  # settings of an augmentation; None: evaluated images
+STANDARD: Asked = {"augment": "standard", "flip": True}
+STRONG: Asked = {"augment": "strong", "flip": True}
+AUGMENTATIONS: dict[str, Asked] = {
     "evaluated": None,
-    "none": Augmentation(kind="none", flip=False),
-    "flip": Augmentation(kind="none", flip=True),
-    "light": Augmentation(kind="light", flip=True),
+    "none": {"augment": "none"},
+    "flip": {"augment": "none", "flip": True},
+    "light": {"augment": "light", "flip": True},
     "standard": STANDARD,
     "strong": STRONG,
-    "all": replace(STANDARD, rotate=20, color_jitter=0.4, alternate_flip=True, cutout=5),
+    "all": {
+        "augment": "standard",
+        "flip": True,
+        "rotate": 20,
+        "color_jitter": 0.4,
+        "alternate_flip": True,
+        "cutout": 5,
+    },
 }
 
 
@@ -63,7 +70,7 @@ LISTINGS: dict[str, Callable[[Path], Listing]] = {"files": in_files, "arrays": i
 def loader(
     images: Listing,
     batch_size: int,
-    augmentation: Augmentation | None = None,
+    asked: Asked = None,
     *,
     preprocess: Preprocess = PREPROCESS,
     workers: int = 0,
@@ -71,6 +78,7 @@ def loader(
     **order: Any,
 ) -> FileLoader:
     """Return batches of a listing, shuffled when they are augmented; `order` as `Order` has it."""
+    augmentation = None if asked is None else augmenting.augmentation(preprocess, **asked)
     return FileLoader(
         Pictures(images.images, preprocess, augmentation),
         images.labels,

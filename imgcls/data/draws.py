@@ -7,14 +7,25 @@ count and resuming cannot change a draw. Knows nothing of images.
 from __future__ import annotations
 
 import hashlib
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 
-# One stream per purpose, so that no two decisions share their draws.
-AUGMENT, ORDER, MIX, HOLDOUT, SAMPLE, STEP, ALTERNATE = range(7)
+
+class Stream(IntEnum):
+    """One number per purpose, so that no two decisions share their draws."""
+
+    AUGMENT = 0  # what happens to an image; counters are positions in the epoch's order
+    ORDER = 1  # in which an epoch visits the images
+    MIX = 2  # mixup and cutmix, by batch
+    HOLDOUT = 3  # which images are held out, by name
+    SAMPLE = 4  # some of many, to look at
+    STEP = 5  # dropout, by batch and rank
+    ALTERNATE = 6  # which images alternating flips mirror first, by index
+
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -39,28 +50,28 @@ def uniforms(seed: int, epoch: int, positions: npt.ArrayLike, k: int) -> npt.NDA
         k: draws per image; another k changes all of them, so it is a constant of the augmentation.
     """
     counters = np.asarray(positions, dtype=np.int64)[:, None] * k + np.arange(k)
-    return (hashed(AUGMENT, seed, epoch, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (hashed(Stream.AUGMENT, seed, epoch, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order(seed: int, epoch: int, count: int) -> Integers:
     """Return the permutation int64 [count] in which an epoch visits the images."""
-    return np.argsort(hashed(ORDER, seed, epoch, np.arange(count)), kind="stable").astype(np.int64)
+    return np.argsort(hashed(Stream.ORDER, seed, epoch, np.arange(count)), kind="stable").astype(np.int64)
 
 
 def sample(seed: int, count: int, most: int) -> Integers:
     """Return at most `most` of `count` indices, int64, ascending: a seeded sample without replacement."""
-    ranked = np.argsort(hashed(SAMPLE, seed, 0, np.arange(count)), kind="stable")
+    ranked = np.argsort(hashed(Stream.SAMPLE, seed, 0, np.arange(count)), kind="stable")
     return np.sort(ranked[:most]).astype(np.int64)
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     """Return the seed of the torch generator (dropout) for one batch on one rank."""
-    return int(hashed(STEP, seed, epoch, batch * 65536 + rank) >> np.uint64(1))
+    return int(hashed(Stream.STEP, seed, epoch, batch * 65536 + rank) >> np.uint64(1))
 
 
 def generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
     """Return the numpy generator that mixup and cutmix draw from for one batch."""
-    return np.random.default_rng(int(hashed(MIX, seed, epoch, batch)))
+    return np.random.default_rng(int(hashed(Stream.MIX, seed, epoch, batch)))
 
 
 def name_hash(name: str) -> int:

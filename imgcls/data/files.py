@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.data.augment import Augmentation, draw, frame, vary
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.batch import Batch
 from imgcls.data.cache import Store
 from imgcls.data.draws import Integers
@@ -53,7 +53,7 @@ class BatchDataset(Dataset[Batch | str]):
         """Make one batch."""
         epoch, positions, indices = selection
         size, augmentation = self.preprocess.size, self.augmentation
-        draws = None if augmentation is None else draw(augmentation, self.seed, epoch, positions, indices)
+        draws = augmentation.draw(self.seed, epoch, positions, indices) if augmentation else {}
         images = torch.empty((len(indices), size, size, 3), dtype=torch.uint8)
         rows = images.numpy()
         for row, index in enumerate(indices.tolist()):
@@ -61,11 +61,9 @@ class BatchDataset(Dataset[Batch | str]):
                 pixels = self.source[index]
             except ImageError as error:
                 return str(error)
-            if augmentation is not None and draws is not None:
-                pixels = frame(pixels, self.preprocess, augmentation, draws[row])
-            rows[row] = pixels
-        if augmentation is not None and draws is not None:
-            images = vary(images, self.preprocess, augmentation, draws)
+            rows[row] = augmentation.frame(pixels, draws, row) if augmentation else pixels
+        if augmentation:
+            images = augmentation.vary(images, draws)
         labels, real = torch.from_numpy(self.labels[indices]), torch.from_numpy(positions >= 0)
         return Batch(images.permute(0, 3, 1, 2), labels, real)
 

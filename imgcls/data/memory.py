@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from imgcls.data.augment import Augmentation, draw, vary
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.batch import Batch
 from imgcls.data.cache import Store
 from imgcls.data.draws import Integers
 from imgcls.data.files import FileLoader
 from imgcls.data.order import Order
 from imgcls.device import put
-from imgcls.schema import Preprocess
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +28,6 @@ class FrameLoader:
         frames: of all images, uint8 [n, S, S, 3], on any device.
         labels: int64 [n].
         order: of the images.
-        preprocess: the deterministic transform, which made the frames.
         augmentation: of training images, which needs no more than frames; None: evaluated ones.
         rank: of this process.
         pin_memory: for a CUDA device that the frames are not on.
@@ -38,7 +36,6 @@ class FrameLoader:
     frames: torch.Tensor
     labels: Integers
     order: Order
-    preprocess: Preprocess
     augmentation: Augmentation | None = None
     rank: int = 0
     pin_memory: bool = False
@@ -59,8 +56,8 @@ class FrameLoader:
                 chosen = put(selection.indices, self.frames.device)
                 images = self.frames.index_select(0, chosen)  # 6 times sooner than `self.frames[chosen]`
                 if self.augmentation is not None:
-                    draws = draw(self.augmentation, self.order.seed, *selection)
-                    images = vary(images, self.preprocess, self.augmentation, draws)
+                    draws = self.augmentation.draw(self.order.seed, *selection)
+                    images = self.augmentation.vary(images, draws)
                 real = put(selection.positions >= 0, self.frames.device)
                 batch = Batch(images.permute(0, 3, 1, 2), labels.index_select(0, chosen), real)
             yield batch.pin_memory() if self.pin_memory else batch
@@ -106,13 +103,12 @@ class FeatureLoader:
 def from_store(loader: FileLoader, store: Store, device: torch.device) -> FileLoader | FrameLoader:
     """Return the same batches made from a store: on `device`, unless pictures are cropped or recoloured one by one."""
     pictures, augmentation = loader.pictures, loader.augmentation
-    if pictures.shorter is not None or (augmentation is not None and augmentation.kind == "strong"):
+    if pictures.shorter is not None or (augmentation is not None and not augmentation.on_gpu):
         return replace(loader, store=store)
     return FrameLoader(
         torch.from_numpy(store.frames()).to(device),
         loader.labels,
         loader.order,
-        pictures.preprocess,
         augmentation,
         rank=loader.rank,
         pin_memory=loader.pin_memory and device.type != "cuda",

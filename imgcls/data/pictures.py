@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imgcls.data.augment import Augmentation
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.draws import sample
 from imgcls.data.images import Images
 from imgcls.errors import DataError
@@ -46,8 +46,7 @@ class Pictures:
     @property
     def shorter(self) -> int | None:
         """The shorter side that random crops need, pixels; None: these are frames, uint8 [size, size, 3]."""
-        size, augmentation = self.preprocess.size, self.augmentation
-        return augmentation.shorter(size) if augmentation and augmentation.crops(size) else None
+        return self.augmentation.shorter if self.augmentation else None
 
     def bytes(self) -> int:
         """Return how much they take decoded; for pictures of all sizes it is estimated from a few headers."""

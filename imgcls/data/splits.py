@@ -289,7 +289,7 @@ def choose_holdout(train: Listing, hashes: Hashes, share: float, seed: int) -> H
     Returns:
         The chosen hashes, sorted, int64.
     """
-    ranks = draws.hashed(draws.HOLDOUT, seed, 0, hashes)
+    ranks = draws.hashed(draws.Stream.HOLDOUT, seed, 0, hashes)
     chosen = []
     # Sorted once: looking through all labels for each class took 10 s for 21,841 classes of 50 images.
     ordered = hashes[np.lexsort((ranks, train.labels))]

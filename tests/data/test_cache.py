@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from augmenting import augmentation as augmented
 from drawing import draw_six_sizes, draw_tree
 from PIL import Image
 
-from imgcls.data.augment import Augmentation
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.cache import FEW, MEMORY_FRACTION, choose_cache, decoded, in_memory
 from imgcls.data.folder import read_split
 from imgcls.data.images import ArrayImages, FileImages
@@ -26,7 +27,8 @@ from imgcls.errors import ImageError
 from imgcls.schema import Preprocess
 
 SMALL, LARGE = Preprocess(size=16, resize=16), Preprocess(size=48, resize=54)
-STANDARD = Augmentation(kind="standard", flip=True)
+SMALL_STANDARD = augmented(SMALL, augment="standard", flip=True)
+STANDARD = augmented(LARGE, augment="standard", flip=True)
 
 
 def quiet(done: int) -> None:
@@ -48,7 +50,7 @@ def files(tmp_path: Path) -> FileImages:
     return draw_six_sizes(tmp_path)
 
 
-@pytest.mark.parametrize(("preprocess", "augmentation"), [(SMALL, None), (SMALL, STANDARD), (LARGE, STANDARD)])
+@pytest.mark.parametrize(("preprocess", "augmentation"), [(SMALL, None), (SMALL, SMALL_STANDARD), (LARGE, STANDARD)])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_store_holds_the_very_pictures(
     files: FileImages, preprocess: Preprocess, augmentation: Augmentation | None, workers: int

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from augmenting import augmentation as augmented
 from drawing import draw_tree
 
 from imgcls.data import disk_cache
-from imgcls.data.augment import Augmentation
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.folder import read_split
 from imgcls.data.images import ArrayImages, FileImages
 from imgcls.data.pictures import Pictures
@@ -25,7 +26,7 @@ from imgcls.errors import Exit, ImageError, WriteError
 from imgcls.schema import Preprocess
 
 SMALL, LARGE = Preprocess(size=16, resize=16), Preprocess(size=48, resize=54)
-STANDARD = Augmentation(kind="standard", flip=True)
+STANDARD = augmented(LARGE, augment="standard", flip=True)
 BYTES = 6 * (3 * 16 * 16 + 24)  # of a file with six frames of 16 px and their places
 
 
@@ -99,7 +100,7 @@ def test_other_files_or_another_decoding_have_another_file(files: FileImages, tm
     for name, preprocess in {"size": LARGE, "rule": replace(SMALL, rule="squash")}.items():
         found[name] = disk_cache.file_of(Pictures(files, preprocess))
     for kind in ("light", "standard", "strong"):
-        augmentation = Augmentation(kind=kind, flip=True)
+        augmentation = augmented(LARGE, augment=kind, flip=True)
         found[kind] = disk_cache.file_of(Pictures(files, LARGE, augmentation))
     found["order"] = disk_cache.file_of(Pictures(files.take(np.array([1, 0, 2, 3, 4, 5])), SMALL))
     found["fewer"] = disk_cache.file_of(Pictures(files.take(np.arange(5)), SMALL))
@@ -123,9 +124,12 @@ def test_what_changes_no_stored_pixel_shares_the_file(
     files: FileImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small inputs are shifted, mirrored and turned in batches; crops of one kind need one picture."""
-    kinds = [None, *(Augmentation(kind=kind, flip=flip) for kind in ("none", "strong") for flip in (True, False))]
+    kinds = [
+        None,
+        *(augmented(SMALL, augment=kind, flip=flip) for kind in ("none", "strong") for flip in (True, False)),
+    ]
     assert len({disk_cache.file_of(Pictures(files, SMALL, kind)) for kind in kinds}) == 1
-    flipped, turned = replace(STANDARD, flip=False), replace(STANDARD, rotate=10)
+    flipped, turned = (augmented(LARGE, augment="standard", **how) for how in ({"flip": False}, {"rotate": 10}))
     assert len({disk_cache.file_of(Pictures(files, LARGE, kind)) for kind in (STANDARD, flipped, turned)}) == 1
     monkeypatch.chdir(tmp_path)
     relative = Pictures(FileImages("data", files.names), SMALL)

@@ -7,11 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from loading import AUGMENTATIONS, LARGE, PREPROCESS, STANDARD, STRONG, decoded, equal, in_files, listing, loader, parts
+from loading import (
+    AUGMENTATIONS,
+    LARGE,
+    PREPROCESS,
+    STANDARD,
+    STRONG,
+    Asked,
+    decoded,
+    equal,
+    in_files,
+    listing,
+    loader,
+    parts,
+)
 
 from imgcls import device as device_module
 from imgcls.data import memory
-from imgcls.data.augment import Augmentation
 from imgcls.data.batch import Batch
 from imgcls.data.files import FileLoader
 from imgcls.data.memory import FeatureLoader, FrameLoader, from_store
@@ -32,7 +44,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_frames_are_batched_where_the_whole_batch_is_varied_at_once(
-    tmp_path: Path, augmentation: Augmentation | None, preprocess: Preprocess, kind: type
+    tmp_path: Path, augmentation: Asked, preprocess: Preprocess, kind: type
 ) -> None:
     files = loader(in_files(tmp_path), 4, augmentation, preprocess=preprocess)
     assert type(from_store(files, decoded(files), CPU)) is kind

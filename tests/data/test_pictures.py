@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from augmenting import augmentation as augmented
 from drawing import draw_six_sizes
 from PIL import Image
 
 from imgcls.data import pictures as module
-from imgcls.data.augment import Augmentation
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.images import FileImages
 from imgcls.data.pictures import SLACK, Pictures, unreadable
 from imgcls.errors import DataError
@@ -18,7 +19,8 @@ from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
 
 SMALL, LARGE = Preprocess(size=16, resize=16), Preprocess(size=48, resize=54)
-STANDARD = Augmentation(kind="standard", flip=True)
+SMALL_STANDARD = augmented(SMALL, augment="standard", flip=True)
+STANDARD = augmented(LARGE, augment="standard", flip=True)
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def files(tmp_path: Path) -> FileImages:
     return draw_six_sizes(tmp_path)
 
 
-@pytest.mark.parametrize("augmentation", [None, Augmentation(kind="none", flip=True), STANDARD])
+@pytest.mark.parametrize("augmentation", [None, augmented(SMALL, flip=True), SMALL_STANDARD])
 def test_where_nothing_is_cut_at_random_a_picture_is_the_frame_of_the_transform(
     files: FileImages, augmentation: Augmentation | None
 ) -> None:
@@ -53,7 +55,7 @@ def test_evaluated_pictures_are_decoded_as_the_card_says(files: FileImages) -> N
 
 
 def test_the_size_is_known_before_anything_is_decoded(files: FileImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [Pictures(files, SMALL), Pictures(files, SMALL, STANDARD), Pictures(files, LARGE, STANDARD)]
+    pictures = [Pictures(files, SMALL), Pictures(files, SMALL, SMALL_STANDARD), Pictures(files, LARGE, STANDARD)]
     sizes = [sum(each[index].nbytes for index in range(6)) for each in pictures]
     monkeypatch.setattr("imgcls.data.images.decode", lambda *_, **__: pytest.fail("only headers are read"))
     assert [each.bytes() for each in pictures] == sizes

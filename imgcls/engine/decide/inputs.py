@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import DIGIT_DATASETS, DataConfig
 from imgcls.data import draws
-from imgcls.data.augment import Augmentation
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.files import FileLoader, choose_workers
 from imgcls.data.images import Images
 from imgcls.data.order import Order
@@ -96,14 +96,7 @@ def decide_inputs(
         example = f"type for example --cutout {preprocess.size // 4}"
         raise UsageError(f"--cutout {config.cutout}: the input has {preprocess.size} px; {example}")
     flips, flip = _flips(config, splits.dataset)
-    augmentation = Augmentation(
-        kind=config.augment,
-        flip=flips,
-        rotate=config.rotate,
-        color_jitter=config.color_jitter,
-        alternate_flip=config.alternate_flip,
-        cutout=config.cutout,
-    )
+    augmentation = Augmentation.of(replace(config, flip=flips), preprocess)
     return Inputs(
         splits=splits,
         preprocess=preprocess,
