@@ -10,47 +10,54 @@ from imgcls.data import draws
 
 def test_the_same_place_gives_the_same_draws_whatever_is_asked_with_it() -> None:
     """A batch, a worker or a resumed run asks for other positions at once, and must get the same numbers."""
-    whole = draws.uniforms(7, 3, range(1000), 20)
-    assert np.array_equal(draws.uniforms(7, 3, [5, 900, 17], 20), whole[[5, 900, 17]])
+    whole = draws.uniforms("crop", 7, 3, range(1000), 20)
+    assert np.array_equal(draws.uniforms("crop", 7, 3, [5, 900, 17], 20), whole[[5, 900, 17]])
     assert whole.shape == (1000, 20)
     assert whole.dtype == np.float64
 
 
 def test_the_numbers_are_the_same_in_every_version() -> None:
-    """Pinned: another value would break the resuming of every run there is."""
-    assert draws.hashed(draws.Stream.AUGMENT, 0, 1, [0, 1]).tolist() == PINNED_HASHES
-    assert draws.uniforms(0, 1, [0], 2)[0].tolist() == [(value >> 11) * 2.0**-53 for value in PINNED_HASHES]
+    """Pinned: another value would change every run that is resumed; other uniforms are another `VERSION`."""
+    assert draws.hashed(0, 0, 1, [0, 1]).tolist() == PINNED_HASHES
+    assert draws.uniforms("crop", 0, 1, [0, 1], 2).tolist() == PINNED_UNIFORMS
+    assert draws.VERSION == 2
     assert draws.order(0, 1, 8).tolist() == PINNED_ORDER
     assert draws.name_hash("ants/1.jpg") == PINNED_NAME
 
 
 PINNED_HASHES = [850603419227752495, 8628473140829691300]
+PINNED_UNIFORMS = [[0.9963168078602722, 0.7354803003602743], [0.7488830116062524, 0.4789792923985283]]
 PINNED_ORDER = [5, 6, 4, 7, 3, 1, 0, 2]
 PINNED_NAME = -5297190352445033703
 
 
-@pytest.mark.parametrize("other", [(8, 3, 0), (7, 4, 0), (7, 3, 1)])
-def test_another_seed_epoch_or_position_gives_other_draws(other: tuple[int, int, int]) -> None:
-    seed, epoch, position = other
-    first, second = draws.uniforms(7, 3, [0], 20), draws.uniforms(seed, epoch, [position], 20)
+@pytest.mark.parametrize("other", [("flip", 7, 3, 0), ("crop", 8, 3, 0), ("crop", 7, 4, 0), ("crop", 7, 3, 1)])
+def test_another_name_seed_epoch_or_position_gives_other_draws(other: tuple[str, int, int, int]) -> None:
+    name, seed, epoch, position = other
+    first, second = draws.uniforms("crop", 7, 3, [0], 20), draws.uniforms(name, seed, epoch, [position], 20)
     assert not np.isin(first, second).any()
+
+
+def test_more_draws_of_a_name_leave_the_first_as_they_are() -> None:
+    assert np.array_equal(draws.uniforms("crop", 0, 1, range(9), 7)[:, :4], draws.uniforms("crop", 0, 1, range(9), 4))
 
 
 def test_no_two_purposes_share_their_draws() -> None:
     values = np.concatenate([draws.hashed(stream, 0, 1, range(1000)) for stream in draws.Stream])
-    assert len(np.unique(values)) == 7000
+    assert len(np.unique(values)) == 6000
 
 
 def test_draws_are_uniform_and_uncorrelated() -> None:
-    values = draws.uniforms(0, 1, range(20000), 4)
+    """Within an operation, between operations, between neighbours and between epochs."""
+    values = np.hstack([draws.uniforms(name, 0, 1, range(20000), 3) for name in ("crop", "flip", "erasing")])
     assert values.min() >= 0
     assert values.max() < 1
     counts, _ = np.histogram(values, bins=10, range=(0, 1))
     assert abs(counts / values.size - 0.1).max() < 0.005
     neighbours = np.corrcoef(values[:-1, 0], values[1:, 0])[0, 1]
     assert abs(neighbours) < 0.02
-    assert abs(np.corrcoef(values.T) - np.eye(4)).max() < 0.03
-    epochs = np.corrcoef(values[:, 0], draws.uniforms(0, 2, range(20000), 4)[:, 0])[0, 1]
+    assert abs(np.corrcoef(values.T) - np.eye(9)).max() < 0.03
+    epochs = np.corrcoef(values[:, 0], draws.uniforms("crop", 0, 2, range(20000), 1)[:, 0])[0, 1]
     assert abs(epochs) < 0.02
 
 

@@ -18,18 +18,6 @@ from imgcls.pixels.decode import Pixels
 
 Draws = dict[str, npt.NDArray[np.float64]]  # by the operation's name: [B, n] of a batch, [n] of one picture
 
-# The columns of the 20 draws that an image has.
-COLUMNS = {
-    "crop": slice(0, 4),
-    "shift": slice(2, 4),
-    "flip": slice(4, 5),
-    "rotate": slice(5, 6),
-    "color_jitter": slice(6, 9),
-    "trivial_augment": slice(9, 12),
-    "erasing": slice(12, 17),
-    "cutout": slice(17, 19),
-}
-
 
 class Operation(ABC):
     """A random change of training images; what it prints is how the recipe names it where it was asked for by itself.
@@ -51,7 +39,7 @@ class Operation(ABC):
             positions: places in the global order, int64 [B].
             indices: of the images, int64 [B].
         """
-        return {self.name: uniforms(seed, epoch, positions, 20)[:, COLUMNS[self.name]]}
+        return {self.name: uniforms(self.name, seed, epoch, positions, self.draws)}
 
     def __str__(self) -> str:
         return ""

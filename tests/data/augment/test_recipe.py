@@ -17,7 +17,9 @@ from PIL import Image
 from imgcls.config import ResizeRule
 from imgcls.data.augment import recipe
 from imgcls.data.augment.flip import Flip
+from imgcls.data.augment.operation import Draws, FrameOperation
 from imgcls.data.augment.recipe import OPERATIONS, Augmentation
+from imgcls.data.augment.rotate import Rotate
 from imgcls.data.augment.shift import Shift
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
@@ -73,6 +75,44 @@ def test_no_two_operations_of_a_recipe_share_their_draws() -> None:
         separate = [name for each in augmented.operations for name in each.draw(0, 1, np.arange(2), np.arange(2))]
         assert len(set(separate)) == len(separate)
         assert list(drawn(augmented, 2)) == separate
+
+
+@pytest.mark.parametrize("preprocess", [SMALL, LARGE])
+def test_operations_draw_independently_of_each_other(preprocess: Preprocess) -> None:
+    draws = np.hstack(list(drawn(augmentation(preprocess, augment="strong", **OPTIONS["all"]), 10000).values()))
+    assert len(np.unique(draws)) == draws.size
+    assert abs(np.corrcoef(draws.T) - np.eye(draws.shape[1])).max() < 0.05
+
+
+class Nothing(FrameOperation):
+    """A new operation."""
+
+    name, draws = "nothing", 7
+
+    def apply(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+        return images
+
+
+@pytest.mark.parametrize("preprocess", [SMALL, LARGE])
+def test_another_operation_changes_no_draws_of_the_others(preprocess: Preprocess) -> None:
+    everything = augmentation(preprocess, augment="strong", **OPTIONS["all"])
+    draws = drawn(everything, 50)
+    more = drawn(replace(everything, operations=(Nothing(), *everything.operations)), 50)
+    assert more.keys() - draws.keys() == {"nothing"}
+    assert all(np.array_equal(more[name], draws[name]) for name in draws)
+    for kind, option in product(KINDS, OPTIONS.keys() - {"alternate flip"}):
+        fewer = drawn(augmentation(preprocess, augment=kind, **OPTIONS[option]), 50)
+        assert all(np.array_equal(fewer[name], draws[name]) for name in fewer)
+
+
+def test_another_number_of_draws_changes_no_draws_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = augmentation(LARGE, augment="strong", **OPTIONS["all"])
+    before = drawn(everything, 50)
+    monkeypatch.setattr(Rotate, "draws", 3)
+    after = drawn(everything, 50)
+    assert after["rotate"].shape == (50, 3)
+    assert np.array_equal(after["rotate"][:, :1], before["rotate"])
+    assert all(np.array_equal(after[name], before[name]) for name in before.keys() - {"rotate"})
 
 
 @pytest.mark.parametrize("preprocess", [SMALL, LARGE])
