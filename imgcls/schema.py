@@ -119,7 +119,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0  # epochs finished
     config: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)  # command line, versions, and hashes of the images seen
+    run: dict[str, Any] = field(default_factory=dict)  # command line, versions, hashes of the images seen, draws
     data_fingerprint: str = ""
     imgcls_version: str = ""
     format: int = FORMAT
@@ -136,8 +136,10 @@ class ModelCard:
         if values["format"] > FORMAT:
             raise ValueError(f"written by imgcls {values['imgcls_version']}, which is newer: update imgcls")
         check_types(values, CARD_TYPES)
-        run: dict[str, Any] = {"versions": {}, "command_line": [], "resumed_by": [], "resolved": {}}
+        run: dict[str, Any] = {"versions": {}, "command_line": [], "resumed_by": [], "resolved": {}, "draws": []}
         check_types(run | values["run"], {name: type(value) for name, value in run.items()})
+        for entry in values["run"].get("draws", ()):
+            check_types(entry, {"version": int, "from_epoch": int})
         if not values["classes"] or not all(isinstance(name, str) for name in values["classes"]):
             raise TypeError("classes are no names")
         if len(set(values["classes"])) != len(values["classes"]):

@@ -53,6 +53,9 @@ def test_a_model_card_survives_json() -> None:
         ("classes", []),
         ("classes", ["ant", 3]),
         ("classes", ["ant", "\ud800"]),
+        ("run", {"draws": "2"}),
+        ("run", {"draws": [2]}),
+        ("run", {"draws": [{"version": "2", "from_epoch": 1}]}),
     ],
 )
 def test_a_forged_card_is_refused_before_its_values_are_used(field: str, value: Any) -> None:

@@ -93,7 +93,7 @@ def _train(config: TrainConfig, compute: Compute, report: Report, validate: Vali
     for finding in inputs.splits.findings:
         report(Found(finding))
     if earlier:
-        for warning in resume.warnings(config, earlier, inputs.splits, compute.world):
+        for warning in resume.warnings(config, earlier, inputs, compute.world):
             report(Said(warning, warning=True))
         if is_over(config, history):
             left = conclude(config, earlier, report) if is_main else Left(earlier.best)

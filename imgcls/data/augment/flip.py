@@ -24,6 +24,11 @@ class Flip(FrameOperation):
     alternate: bool
     by_itself: bool  # not as a part of light, standard or strong
 
+    @property
+    def is_random(self) -> bool:
+        """An alternating flip is none of `draws.uniforms`."""
+        return not self.alternate
+
     def draw(self, seed: int, epoch: int, positions: Integers, indices: Integers) -> Draws:
         """Return one draw per image; alternating flips depend on the image, not on its place in the order."""
         if not self.alternate:
@@ -45,7 +50,8 @@ class Flip(FrameOperation):
         return images
 
     def __str__(self) -> str:
-        return ", ".join([*["flip"] * self.by_itself, *["alternating flip"] * self.alternate])
+        words = {"flip": self.by_itself, "alternating flip": self.alternate}
+        return ", ".join(word for word, is_said in words.items() if is_said)
 
 
 def operation(asked: DataConfig, preprocess: Preprocess) -> Flip:

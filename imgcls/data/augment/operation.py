@@ -30,6 +30,11 @@ class Operation(ABC):
     name: ClassVar[str]
     draws: ClassVar[int]
 
+    @property
+    def is_random(self) -> bool:
+        """Whether its draws are those of `draws.uniforms`, and so other ones with another `draws.VERSION`."""
+        return True
+
     def draw(self, seed: int, epoch: int, positions: Integers, indices: Integers) -> Draws:
         """Return the draws of one batch by name, float64 [B, draws] in [0, 1).
 

@@ -71,6 +71,11 @@ class Augmentation:
         return not self.operations
 
     @property
+    def is_random(self) -> bool:
+        """Whether other `draws.uniforms` would give other pixels."""
+        return any(operation.is_random for operation in self.operations)
+
+    @property
     def on_gpu(self) -> bool:
         """Whether `vary` may be given frames on a GPU."""
         return all(operation.on_gpu for operation in self._of_frames)

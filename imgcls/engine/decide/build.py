@@ -27,6 +27,7 @@ from imgcls.engine.decide.network import build_model, choose_stem, smallest_batc
 from imgcls.engine.learn.schedules import Schedule
 from imgcls.engine.learn.task import Task, balanced_weights
 from imgcls.engine.run.folder import provenance
+from imgcls.engine.run.resume import versions_of_draws
 from imgcls.engine.run.run import Run
 from imgcls.errors import ImageError, UsageError
 from imgcls.files import check_outside
@@ -161,7 +162,9 @@ def _card(
         preprocess=inputs.preprocess,
         pretrained=inputs.start.pretrained,
         config=to_dict(config),
-        run=provenance(earlier) | {"resolved": resolved, "images": seen_images(inputs.splits)},
+        run=provenance(earlier)
+        | {"resolved": resolved, "images": seen_images(inputs.splits)}
+        | {"draws": versions_of_draws(last.card if last else None)},
         data_fingerprint=inputs.splits.fingerprint,
         imgcls_version=imgcls.__version__,
     )

@@ -13,8 +13,11 @@ import numpy as np
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig, to_dict
+from imgcls.data import draws
+from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.splits import Splits
 from imgcls.distributed import World
+from imgcls.engine.decide.inputs import Inputs
 from imgcls.engine.run import folder
 from imgcls.engine.run.history import Row, best_epoch, is_best, is_over
 from imgcls.errors import CheckpointError, DataError, UsageError
@@ -25,6 +28,9 @@ HARMLESS = (
     *("data", "workers", "device", "cache", "compile", "channels_last"),
     *("out", "resume", "overwrite", "tensorboard", "early_stop", "epochs"),
 )
+
+
+FIRST_DRAWS = {"version": 1, "from_epoch": 1}  # of checkpoints that do not say
 
 
 @dataclass(frozen=True)
@@ -69,23 +75,31 @@ def find(config: TrainConfig) -> Earlier | None:
     return Earlier(last, damage, last.card if makes_best or best is None else best, makes_best, lost)
 
 
-def warnings(config: TrainConfig, earlier: Earlier, splits: Splits, world: World) -> list[str]:
+def warnings(config: TrainConfig, earlier: Earlier, inputs: Inputs, world: World) -> list[str]:
     """Return what to say of a run before it goes on.
 
     Raises:
         UsageError, DataError: it cannot go on so: see `check`.
     """
-    said = [check(config, earlier.last, splits, world)]
+    check(config, earlier.last, inputs.splits, world)
+    said, epochs = [], _settings(earlier.last.card)["epochs"]
+    if not is_over(config, earlier.history):
+        if epochs != config.epochs:
+            change = f"--epochs was {epochs}, now {config.epochs}"
+            said.append(f"{change}: the learning rate follows the new length from here")
+        if (version := other_draws(earlier.last.card, inputs.augmentation)) is not None:
+            draws_differ = f"was begun with other draws of augmentation (version {version}, now {draws.VERSION})"
+            said.append(
+                f"--resume --out {config.out}: the run {draws_differ}; its coming epochs draw anew, so it ends with "
+                "other weights than an uninterrupted run"
+            )
     if earlier.lost:
         said.append(loss_of_best(earlier.lost, earlier.history, config.monitor))
-    return [sentence for sentence in said if sentence]
+    return said
 
 
-def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -> str | None:
+def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -> None:
     """Hold the settings, the data and the number of processes against those of the run that is continued.
-
-    Returns:
-        A warning for the user, or None.
 
     Raises:
         UsageError: settings that change what is learnt differ; they are listed.
@@ -103,14 +117,34 @@ def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -
     if changed or last.card.data_fingerprint != splits.fingerprint:
         raise DataError(f"{resumed}: images were added, removed or changed since; give its own --data")
     if is_over(config, last.training["history"]):
-        return None
+        return
     if (processes := last.training["processes"]) != world.size:
         raise UsageError(f"{resumed}: the run has {processes} processes, not {world.size}; start it as before")
-    if before["epochs"] == config.epochs:
-        return None
-    if config.schedule == "onecycle":
+    if before["epochs"] != config.epochs and config.schedule == "onecycle":
         raise UsageError(f"--epochs {config.epochs}: a onecycle run of {before['epochs']} epochs cannot change length")
-    return f"--epochs was {before['epochs']}, now {config.epochs}: the learning rate follows the new length from here"
+
+
+def other_draws(last: ModelCard, augmentation: Augmentation) -> int | None:
+    """Return the version of the draws of a run's last epoch; None when today's are the same, or nothing is drawn.
+
+    With another version the run may go on from the start of an epoch, and ends with other weights than it would have.
+    An epoch that was begun with another version can only be begun anew: neither gives both its first images and its
+    last.
+    """
+    version: int = (last.run.get("draws") or [FIRST_DRAWS])[-1]["version"]
+    return version if version != draws.VERSION and augmentation.is_random else None
+
+
+def versions_of_draws(last: ModelCard | None) -> list[dict[str, int]]:
+    """Return what a checkpoint says of its draws: each version with the epoch since which it is used.
+
+    Args:
+        last: of the run that is resumed, whose coming epochs are made with today's; None: a new run.
+    """
+    before = (last.run.get("draws") or [FIRST_DRAWS]) if last else []
+    if before and before[-1]["version"] == draws.VERSION:
+        return before
+    return [*before, {"version": draws.VERSION, "from_epoch": last.epoch + 1 if last else 1}]
 
 
 def kept(path: Path, last: ModelCard, history: Sequence[Row]) -> tuple[ModelCard | None, str | None]:

@@ -19,8 +19,10 @@ from small_runs import COLOURS, Killed, Run, draw, kill_in, of, planted, run, sa
 
 from imgcls import checkpoint
 from imgcls.engine.assess.evaluate import evaluate
+from imgcls.engine.decide.inputs import decide_inputs
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run import folder as run_folder
+from imgcls.engine.run import resume
 from imgcls.engine.train import Validate, validate
 from imgcls.errors import CheckpointError, DataError, Exit, ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event
@@ -232,6 +234,72 @@ def test_other_pictures_of_the_same_names_and_sizes_are_refused(tmp_path: Path) 
     interrupted(tmp_path / "first", tmp_path / "cut", epochs=3)
     with pytest.raises(DataError, match="images were added, removed or changed since"):
         resumed(tmp_path / "second", tmp_path / "cut", epochs=3)
+
+
+# Other draws ----------------------------------------------------------------------------------------------------------
+
+
+def with_older_draws(path: Path) -> None:
+    """Write a checkpoint as it was before it said with which draws it was made."""
+    old = checkpoint.load(path)
+    checkpoint.save(path, replace(old, card=replace(old.card, run=without(old.card.run, "draws"))))
+
+
+def without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
+
+
+OTHER_DRAWS = (
+    "the run was begun with other draws of augmentation (version 1, now 2); its coming epochs draw anew, so it ends "
+    "with other weights than an uninterrupted run"
+)
+
+
+def test_a_run_of_older_draws_goes_on_from_its_next_epoch_and_says_so(
+    pictures: Path, straight: Run, copy: Path
+) -> None:
+    assert checkpoint.load(copy / "last.pt").card.run["draws"] == [{"version": 2, "from_epoch": 1}]
+    for name in ("last.pt", "best.pt"):
+        with_older_draws(copy / name)
+        evaluate(str(pictures), str(copy / name), device="cpu", workers=0, limit=12)
+    done = resumed(pictures, copy, **RANDOM)
+    assert warnings(done.events) == [f"--resume --out {copy}: {OTHER_DRAWS}"]
+    assert started(done.events).first_epoch == 3
+    recorded = [{"version": 1, "from_epoch": 1}, {"version": 2, "from_epoch": 3}]
+    for name in ("last.pt", "best.pt"):
+        card = checkpoint.load(copy / name).card
+        assert card.run.get("draws") == (recorded if card.epoch >= 3 else None)
+    longer = resumed(pictures, copy, **RANDOM | {"epochs": 5})
+    assert not any("draws" in warning for warning in warnings(longer.events)), "said once"
+    assert checkpoint.load(copy / "last.pt").card.run["draws"] == recorded
+
+
+@pytest.mark.parametrize("asked", [{}, {"flip": True, "alternate_flip": True}])
+def test_a_run_that_draws_nothing_has_nothing_to_say(pictures: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
+    """Without augmentation, and with flips that alternate: their coming epochs are the same with any draws."""
+    whole = run(tiny(pictures, out=str(tmp_path / "whole"), epochs=3, **asked))
+    interrupted(pictures, tmp_path / "cut", epochs=3, **asked)
+    with_older_draws(tmp_path / "cut" / "last.pt")
+    done = resumed(pictures, tmp_path / "cut", epochs=3, **asked)
+    assert warnings(done.events) == []
+    assert same(done.weights(), whole.weights())
+
+
+def test_a_finished_run_of_older_draws_does_nothing(pictures: Path, straight: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(straight.folder, tmp_path / "run"))
+    with_older_draws(folder / "last.pt")
+    done = resumed(pictures, folder, **RANDOM)
+    assert (done.finished.reason, warnings(done.events)) == ("already finished", [])
+
+
+def test_an_epoch_that_was_begun_with_other_draws_is_known(pictures: Path, straight: Run) -> None:
+    """What stopping in mid-epoch has to ask: it could only be begun anew."""
+    card = checkpoint.load(straight.folder / "last.pt").card
+    older = replace(card, run=without(card.run, "draws"))
+    later = replace(card, run=card.run | {"draws": [{"version": 3, "from_epoch": 1}]})
+    drawing, still = (decide_inputs(tiny(pictures, augment=kind)).augmentation for kind in ("strong", "none"))
+    assert [resume.other_draws(each, drawing) for each in (card, older, later)] == [None, 1, 3]
+    assert [resume.other_draws(each, still) for each in (card, older, later)] == [None, None, None]
 
 
 # Other lengths --------------------------------------------------------------------------------------------------------
