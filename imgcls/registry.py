@@ -1,4 +1,4 @@
-"""The names a user can type and the functions behind them, as literal tables `name -> "module:function"`.
+"""The names a user can type and what is behind them, as literal tables `name -> "module:name"`.
 
 Imports nothing until `resolve` is called, so that `--help` and a typo cost no torch.
 """
@@ -6,19 +6,12 @@ Imports nothing until `resolve` is called, so that `--help` and a typo cost no t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
-_TORCHVISION = "imgcls.models.torchvision_networks:build"
-
-ARCHITECTURES: dict[str, str] = {
-    "small-cnn": "imgcls.models.small_cnn:build",
-    "bn-cnn": "imgcls.models.bn_cnn:build",
-    "simple-cnn": "imgcls.models.simple_cnn:build",
-    "lenet": "imgcls.models.lenet:build",
-    "resnet9": "imgcls.models.resnet9:build",
-    "resnet9-half": "imgcls.models.resnet9:build_half",
-} | dict.fromkeys(
+# The names of `--arch`, and the module that knows their family.
+ARCHITECTURES: dict[str, str] = dict.fromkeys(
+    ("small-cnn", "bn-cnn", "simple-cnn", "lenet", "resnet9", "resnet9-half"), "imgcls.models.own:FAMILY"
+) | dict.fromkeys(
     (
         *("alexnet", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
         *("densenet121", "densenet161", "densenet169", "densenet201"),
@@ -38,7 +31,7 @@ ARCHITECTURES: dict[str, str] = {
         *("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
         *("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"),
     ),
-    _TORCHVISION,
+    "imgcls.models.torchvision:FAMILY",
 )
 
 DATASETS: dict[str, str] = {
@@ -65,8 +58,7 @@ EXPORTERS: dict[str, str] = {
 }
 
 
-def resolve(entry: str) -> Callable[..., Any]:
-    """Import and return the function that a table's `"module:function"` names."""
-    module, function = entry.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
+def resolve(entry: str) -> Any:
+    """Import and return what a table's `"module:name"` names."""
+    module, name = entry.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -30,7 +30,7 @@ from imgcls.engine.learn.meter import Meter
 from imgcls.engine.run.run import Run as TrainRun
 from imgcls.engine.train import Validate, train, validate
 from imgcls.events import EpochEnded, Event, Finished, Found, Report, Said, Started, Stepped, silent
-from imgcls.models.build import Classifier
+from imgcls.models.classifier import Classifier
 from imgcls.schema import EvalReport
 
 COLOURS = {"blue": (70, 90, 160), "green": (90, 150, 80), "red": (160, 80, 80)}

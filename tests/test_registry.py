@@ -8,6 +8,7 @@ import sys
 import pytest
 import torchvision
 
+from imgcls.models.families import Family
 from imgcls.registry import ARCHITECTURES, BACKENDS, DATASETS, resolve
 
 OWN = {"small-cnn", "bn-cnn", "simple-cnn", "lenet", "resnet9", "resnet9-half"}
@@ -19,9 +20,14 @@ def test_the_architectures_are_our_own_and_every_classification_network_of_torch
     assert set(ARCHITECTURES) == published | OWN
 
 
-@pytest.mark.parametrize("entry", sorted({*ARCHITECTURES.values(), *DATASETS.values(), *BACKENDS.values()}))
+@pytest.mark.parametrize("entry", sorted({*DATASETS.values(), *BACKENDS.values()}))
 def test_an_entry_names_a_function(entry: str) -> None:
     assert callable(resolve(entry))
+
+
+@pytest.mark.parametrize("entry", sorted(set(ARCHITECTURES.values())))
+def test_an_architecture_names_its_family(entry: str) -> None:
+    assert isinstance(resolve(entry), Family)
 
 
 def test_the_data_sets_are_those_of_the_design() -> None:

@@ -15,7 +15,7 @@ from imgcls.data.splits import open_source
 from imgcls.engine.decide.decided import choices
 from imgcls.engine.decide.inputs import decide_inputs, training_batches, validation_batches
 from imgcls.errors import DataError
-from imgcls.models.build import Normalize
+from imgcls.models.classifier import Normalize
 from imgcls.schema import Finding
 
 FIRST = 8  # labels that are listed

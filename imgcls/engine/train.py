@@ -34,7 +34,8 @@ from imgcls.engine.run.saving import Left, NoSaver, Saver, conclude
 from imgcls.engine.run.tensorboard import require_tensorboard
 from imgcls.errors import CheckpointError, DivergedError, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said, silent
-from imgcls.models.build import Classifier, last_layers
+from imgcls.models.classifier import Classifier
+from imgcls.models.surgery import last_layers
 from imgcls.schema import EvalReport
 
 EARLY_BATCHES = 2  # validation batches before training, to fail early

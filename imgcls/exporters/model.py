@@ -17,7 +17,7 @@ from torch import nn
 
 from imgcls.checkpoint import Checkpoint
 from imgcls.inference.model import Logits, Model
-from imgcls.models.build import Classifier, build_model
+from imgcls.models.classifier import Classifier, build_model
 from imgcls.pixels.decode import Pixels
 from imgcls.schema import ModelCard
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from imgcls.errors import missing_extra
 from imgcls.exporters.model import Exportable, reloaded
 from imgcls.inference.model import Model
-from imgcls.models.build import Classifier, build_model
+from imgcls.models.classifier import Classifier, build_model
 from imgcls.schema import CARD_NAME, ModelCard
 
 

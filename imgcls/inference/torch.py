@@ -16,7 +16,7 @@ from imgcls import checkpoint
 from imgcls.device import choose_amp, choose_device, full_float32
 from imgcls.inference import model as inference
 from imgcls.inference.model import Logits, Model
-from imgcls.models.build import build_model
+from imgcls.models.classifier import build_model
 from imgcls.pixels.decode import Pixels
 from imgcls.registry import BACKENDS
 from imgcls.schema import ModelCard

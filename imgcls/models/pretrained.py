@@ -1,4 +1,4 @@
-"""Weights to start from: torchvision's published ones, a local state dict, or another imgcls checkpoint.
+"""Weights to start from: published ones, a local state dict, or another imgcls checkpoint.
 
 Knows the torch hub cache; knows nothing of training.
 """
@@ -18,27 +18,15 @@ from torch import nn
 from imgcls import checkpoint
 from imgcls.download import download
 from imgcls.errors import CheckpointError, UsageError, WriteError
-from imgcls.models import fit
-from imgcls.models.build import build_network, has_small_stem, head, load_state, size_problem
-from imgcls.models.torchvision_networks import Recipe, recipe
+from imgcls.models.classifier import build_network
+from imgcls.models.families import family, first_name, has_small_stem, published, size_problem
+from imgcls.models.state import CONVERTED, find, fits, load_state, parts, resize_positions
+from imgcls.models.surgery import head
 from imgcls.registry import ARCHITECTURES
-from imgcls.schema import ModelCard, Preprocess, Pretrained
+from imgcls.schema import ModelCard, Pretrained
 
 SMALLEST_INPUT = 96  # pixels; below it published weights are not looked for unless asked
 LARGE_INPUT = 224  # pixels, which every architecture takes
-
-# How the first tensor of torchvision's families is called: to guess whose weights a file has without building all 80
-# networks, which takes seven seconds. regnet is not there: it cannot be built without its memory.
-FIRST_NAMES = {
-    "alexnet": ".features.0.weight",
-    "convnext": ".features.0.0.weight",
-    "densenet": ".features.conv0.weight",
-}
-FIRST_NAMES |= {"efficientnet": ".features.0.0.weight", "googlenet": ".conv1.conv.weight", "vit": ".class_token"}
-FIRST_NAMES |= {"inception": ".Conv2d_1a_3x3.conv.weight", "maxvit": ".stem.0.0.weight", "mnasnet": ".layers.0.weight"}
-FIRST_NAMES |= {"mobilenet": ".features.0.0.weight", "resnet": ".conv1.weight", "resnext": ".conv1.weight"}
-FIRST_NAMES |= {"shufflenet": ".conv1.0.weight", "squeezenet": ".features.0.weight", "swin": ".features.0.0.weight"}
-FIRST_NAMES |= {"vgg": ".features.0.weight", "wide": ".conv1.weight"}
 
 # Modules by which timm's networks are known from torchvision's.
 _TIMM = re.compile(
@@ -63,11 +51,6 @@ class Start:
     stem: str = "standard"
     card: ModelCard | None = None
     notes: tuple[str, ...] = ()
-
-
-def published(arch: str) -> Recipe | None:
-    """Return the recipe of an architecture's published weights, or None when it has none."""
-    return recipe(arch) if ARCHITECTURES[arch].endswith("torchvision_networks:build") else None
 
 
 def choose(arch: str, asked: bool | None, size: int, say: Callable[[str], None] = lambda text: None) -> Start:
@@ -106,7 +89,8 @@ def choose(arch: str, asked: bool | None, size: int, say: Callable[[str], None] 
     except CheckpointError as error:
         raise CheckpointError(f"{path}: the cached file of {found.name} is damaged; delete it") from error
     notes = (f"{found.name} has a licence of its own: {found.license}",) if found.license else ()
-    return Start(Pretrained(asked=word, used=f"torchvision {found.name}", reason=where), state=values, notes=notes)
+    used = f"{family(arch).name} {found.name}"
+    return Start(Pretrained(asked=word, used=used, reason=where), state=values, notes=notes)
 
 
 def from_file(path: str, arch: str) -> Start:
@@ -128,15 +112,22 @@ def from_file(path: str, arch: str) -> Start:
             )
         used, reason = f"imgcls checkpoint {path}", f"--weights; trained on {len(loaded.card.classes)} classes"
         return Start(Pretrained(asked=path, used=used, reason=reason), state=loaded.model, card=loaded.card)
-    if not fit.parts(values):
+    if not parts(values):
         checkpoint.check_finite(values, f"--weights {path}")
         raise CheckpointError(f"--weights {path}: is an empty dict; give a state dict")
     stem = _stem(values, arch)
     return Start(Pretrained(asked=path, used=f"state dict {path}", reason="--weights"), state=values, stem=stem)
 
 
-def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess: Preprocess) -> str:
+def apply(start: Start, network: nn.Module, arch: str, classes: tuple[str, ...], size: int) -> str:
     """Load the start's state into a fresh network; all but the head, which fits only the same classes.
+
+    Args:
+        start: with a state.
+        network: receives it.
+        arch: name of the network.
+        classes: those of the network's head, in its order.
+        size: side of the network input, pixels.
 
     Returns:
         How the weights were found and what happened to the head, for the user.
@@ -148,21 +139,21 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
     name, _ = head(network)
     notes: tuple[str, ...] = ()
     if start.card is None:
-        found = fit.find(start.state, network)
+        found = find(start.state, network, family(arch))
         state, notes = _as_float32(found.state, network), found.notes
     else:
         state = dict(start.state)
     # Files older than torch 0.4.1 lack the counters of BatchNorm, as do some published ones.
     counters = {key: value for key, value in network.state_dict().items() if key.endswith(".num_batches_tracked")}
-    state = _resized(counters | state, network, preprocess)
+    state = resize_positions(counters | state, network, family(arch))
     try:
         if (
             start.card is not None
             and set(start.card.classes) == set(classes)
             and len(start.card.classes) == len(classes)
         ):
-            place = {class_name: index for index, class_name in enumerate(start.card.classes)}
-            rows = torch.tensor([place[class_name] for class_name in classes])
+            row_of = {class_name: row for row, class_name in enumerate(start.card.classes)}
+            rows = torch.tensor([row_of[class_name] for class_name in classes])
             for part in ("weight", "bias"):
                 if len(state.get(f"{name}.{part}", ())) == len(rows):
                     state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]
@@ -171,7 +162,7 @@ def apply(start: Start, network: nn.Module, classes: tuple[str, ...], preprocess
         load_state(network, state, but=name)
     except CheckpointError as error:
         if start.card is None:
-            advice = _advice(start.state, name, preprocess)
+            advice = _advice(start.state, name, size)
         else:
             stem = start.card.arch_options.get("stem", "standard")
             advice = f"it was trained with --size {start.card.preprocess.size} --stem {stem}"
@@ -204,10 +195,10 @@ def _as_float32(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
     checkpoint.check_finite(state, "its state dict")
     own = network.state_dict()
     for key, tensor in state.items():
-        if key in own and own[key].is_floating_point() and tensor.dtype not in (torch.float32, *fit.CONVERTED):
+        if key in own and own[key].is_floating_point() and tensor.dtype not in (torch.float32, *CONVERTED):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise CheckpointError(f"{key} is {kind}, as quantised weights are; give the weights before that")
-    state = {key: tensor.float() if tensor.dtype in fit.CONVERTED else tensor for key, tensor in state.items()}
+    state = {key: tensor.float() if tensor.dtype in CONVERTED else tensor for key, tensor in state.items()}
     checkpoint.check_finite(state, "its state dict in float32")  # float64 reaches further
     return state
 
@@ -216,42 +207,25 @@ def _stem(values: Mapping[Any, Any], arch: str) -> str:
     """Return the stem that a file's first convolution is of: the only one that takes three channels."""
     kernels = {
         tuple(tensor.shape[2:])
-        for part in fit.parts(values).values()
+        for part in parts(values).values()
         for name, tensor in part.items()
         if f".{name}".endswith(".conv1.weight") and tensor.dim() == 4 and tensor.shape[1] == 3
     }
     return "small" if has_small_stem(arch) and kernels == {(3, 3)} else "standard"
 
 
-def _advice(values: Mapping[Any, Any], head_name: str, preprocess: Preprocess) -> str:
+def _advice(values: Mapping[Any, Any], head_name: str, size: int) -> str:
     """Say which architecture of ours a file fits, or else what may differ and what the file's names are."""
-    names = [name for part in fit.parts(values).values() for name in part]
+    names = [name for part in parts(values).values() for name in part]
     for arch in ARCHITECTURES:
-        first = FIRST_NAMES.get(re.split(r"[\d_]", arch)[0]) if published(arch) else ""
-        if first is None or not any(f".{name}".endswith(first) for name in names):
+        known, first = family(arch), first_name(arch)
+        if arch.startswith(known.off_meta) or not any(f".{name}".endswith(first) for name in names):
             continue
         stem = _stem(values, arch)
-        size = LARGE_INPUT if size_problem(arch, preprocess.size) else preprocess.size
         with torch.device("meta"):
-            network = build_network(arch, 2, size, stem=stem)
-        if fit.fits(values, network):
+            network = build_network(arch, 2, LARGE_INPUT if size_problem(arch, size) else size, stem=stem)
+        if fits(values, network, known):
             return f"these are the weights of {arch}: type --arch {arch}" + " --stem small" * (stem == "small")
     timm = " (timm's, where imgcls has torchvision's)" if any(_TIMM.search(name) for name in names) else ""
     begin = ", ".join(map(repr, names[:3]))
     return f"only the head, {head_name}, may differ; the file's names begin with {begin}{timm}"
-
-
-def _resized(state: dict[str, Any], network: nn.Module, preprocess: Preprocess) -> dict[str, Any]:
-    """Interpolate a vision transformer's position embedding to another input size."""
-    key = "encoder.pos_embedding"
-    own = network.state_dict().get(key)
-    if own is None or key not in state or state[key].shape == own.shape:
-        return state
-    from torchvision.models.vision_transformer import interpolate_embeddings
-
-    patch = network.get_parameter("conv_proj.weight").shape[-1]
-    try:
-        resized: dict[str, Any] = interpolate_embeddings(preprocess.size, patch, state)
-    except ValueError:  # no square grid: the difference of shapes is named when it is loaded
-        return state
-    return resized

@@ -26,8 +26,8 @@ from imgcls.engine.decide.build import build, choose_compute
 from imgcls.engine.decide.inputs import decide_inputs
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.events import EpochEnded, Event
-from imgcls.models import pretrained
-from imgcls.models.build import build_network
+from imgcls.models import families, pretrained
+from imgcls.models.classifier import build_network
 from imgcls.pixels.transform import read, transform
 from imgcls.schema import Choice, Preprocess
 
@@ -319,7 +319,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     (folder / "hub" / "checkpoints").mkdir(parents=True)
     torch.manual_seed(5)
-    recipe = pretrained.published(SMALL)
+    recipe = families.published(SMALL)
     assert recipe is not None
     name = recipe.url.rsplit("/", 1)[-1]
     torch.save(build_network(SMALL, 1000, 224).state_dict(), folder / "hub" / "checkpoints" / name)
@@ -340,7 +340,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pretrained(pictures: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for: used, or an error. Not asked for: used from 96 px on, or a warning. Refused: not looked for."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(hub / "hub"))
-    recipe = pretrained.published(SMALL)
+    recipe = families.published(SMALL)
     assert recipe is not None
     published = torch.load(next((hub / "hub" / "checkpoints").iterdir()), weights_only=True)
 

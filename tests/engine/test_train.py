@@ -25,7 +25,7 @@ from imgcls.engine.run import folder as run_folder
 from imgcls.engine.run import header
 from imgcls.errors import DataError, Exit, ResourceError, UsageError
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
-from imgcls.models.build import Classifier
+from imgcls.models.classifier import Classifier
 
 pytest_plugins = ("small_runs",)
 

@@ -26,7 +26,7 @@ from imgcls.exporters import onnx, pt2, torchscript
 from imgcls.exporters.export import comparison_images, export
 from imgcls.exporters.model import Exportable, exportable
 from imgcls.inference.model import load
-from imgcls.models.build import Classifier
+from imgcls.models.classifier import Classifier
 from imgcls.schema import Preprocess
 
 Run = Callable[..., Result]

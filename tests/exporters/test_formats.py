@@ -28,7 +28,7 @@ from imgcls.exporters import onnx as onnx_format
 from imgcls.exporters import pt2, torchscript
 from imgcls.exporters.model import Exportable, exportable
 from imgcls.inference.model import load, softmax
-from imgcls.models.build import build_network
+from imgcls.models.classifier import build_network
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 Run = Callable[..., Result]

@@ -28,15 +28,16 @@ from torch import nn
 from imgcls import checkpoint, download
 from imgcls.errors import CheckpointError, Exit, UsageError
 from imgcls.models import pretrained
-from imgcls.models.build import Classifier, build_network, head
+from imgcls.models.classifier import Classifier, build_network
 from imgcls.models.pretrained import Start, apply, choose, fetch, from_file
-from imgcls.models.torchvision_networks import recipe
+from imgcls.models.surgery import head
+from imgcls.models.torchvision import recipe
 from imgcls.schema import CARD_NAME, ModelCard, Preprocess, Pretrained
 
 ARCH = "shufflenet_v2_x0_5"  # 1.4 million weights with its 1000 classes, the fewest of all but one
 CLASSES = ("ant", "bee", "cat")
-PREPROCESS = Preprocess(size=224, resize=256)
-SMALL = Preprocess(size=32, resize=32)
+SIZE, SMALL = 224, 32  # pixels
+PREPROCESS = Preprocess(size=SMALL, resize=SMALL)
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,7 @@ def test_cached_weights_are_used_for_all_but_the_head(asked: bool | None, cache:
 
     network = build_network(ARCH, 3, 224)
     fresh = head(network)[1].weight.clone()
-    assert apply(start, network, CLASSES, PREPROCESS) == "new head for 3 classes"
+    assert apply(start, network, ARCH, CLASSES, SIZE) == "new head for 3 classes"
     assert equal(all_but_the_head(network), all_but_the_head(source))
     assert torch.equal(head(network)[1].weight, fresh)
 
@@ -188,7 +189,7 @@ def test_densenets_old_names_are_understood(cache: Path) -> None:
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     publish(cache, old, arch="densenet121")
     network = build_network("densenet121", 3, 224)
-    apply(choose("densenet121", True, 224), network, CLASSES, PREPROCESS)
+    apply(choose("densenet121", True, 224), network, "densenet121", CLASSES, SIZE)
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
 
@@ -203,7 +204,7 @@ def test_vision_transformers_old_names_are_understood(cache: Path) -> None:
     assert "encoder.layers.encoder_layer_0.mlp.linear_1.weight" in old
     publish(cache, old, arch="vit_b_32")
     network = build_network("vit_b_32", 3, 224)
-    apply(choose("vit_b_32", True, 224), network, CLASSES, PREPROCESS)
+    apply(choose("vit_b_32", True, 224), network, "vit_b_32", CLASSES, SIZE)
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
 
@@ -212,7 +213,7 @@ def test_files_from_before_batch_norm_counted_are_understood(cache: Path) -> Non
     source = theirs()
     publish(cache, without_counters(source.state_dict()))
     network = build_network(ARCH, 3, 224)
-    apply(choose(ARCH, True, 224), network, CLASSES, PREPROCESS)
+    apply(choose(ARCH, True, 224), network, ARCH, CLASSES, SIZE)
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
 
@@ -223,7 +224,7 @@ def test_auxiliary_heads_are_left_out(arch: str, cache: Path) -> None:
     assert any(key.startswith(("aux1.", "AuxLogits.")) for key in source.state_dict())
     publish(cache, source.state_dict(), arch=arch)
     network = build_network(arch, 3, 299)
-    apply(choose(arch, True, 299), network, CLASSES, PREPROCESS)
+    apply(choose(arch, True, 299), network, arch, CLASSES, SIZE)
     theirs_now, ours = all_but_the_head(source), all_but_the_head(network)
     assert equal(ours, {key: theirs_now[key] for key in ours})
 
@@ -234,7 +235,7 @@ def test_versioned_states_and_convolutional_heads_are_loaded(arch: str, cache: P
     source = theirs(arch)
     publish(cache, source.state_dict(), arch=arch)
     network = build_network(arch, 3, 224)
-    apply(choose(arch, True, 224), network, CLASSES, PREPROCESS)
+    apply(choose(arch, True, 224), network, arch, CLASSES, SIZE)
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
 
@@ -246,7 +247,7 @@ def test_a_vision_transformer_of_another_size_gets_its_positions_interpolated(ca
     positions[:, 0] = 5.0
     publish(cache, source.state_dict() | {"encoder.pos_embedding": positions}, arch="vit_b_32")
     network = build_network("vit_b_32", 3, 128)
-    apply(choose("vit_b_32", True, 128), network, CLASSES, Preprocess(size=128, resize=128))
+    apply(choose("vit_b_32", True, 128), network, "vit_b_32", CLASSES, 128)
     own = network.get_parameter("encoder.pos_embedding").detach()
     assert own.shape == (1, 17, 768)
     torch.testing.assert_close(own[:, 0], torch.full((1, 768), 5.0))
@@ -291,7 +292,7 @@ def sending(content: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
 
 def publish_at(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Let torchvision's recipes name another address."""
-    monkeypatch.setattr(pretrained, "recipe", lambda arch: dataclasses.replace(recipe(arch), url=url))
+    monkeypatch.setattr(pretrained, "published", lambda arch: dataclasses.replace(recipe(arch), url=url))
 
 
 def saved(state: Any, folder: Path) -> bytes:
@@ -317,7 +318,7 @@ def test_weights_are_fetched_once_into_the_torch_hub_cache(
     assert choose(ARCH, True, 224).pretrained.reason == "from the torch hub cache"  # the server is gone
 
     network = build_network(ARCH, 3, 224)
-    apply(start, network, CLASSES, PREPROCESS)
+    apply(start, network, ARCH, CLASSES, SIZE)
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
 
@@ -429,7 +430,7 @@ def test_a_bare_or_wrapped_state_dict_starts_all_but_the_head(wrapper: str | Non
     start = from_file(str(path), ARCH)
     assert start.pretrained == Pretrained(asked=str(path), used=f"state dict {path}", reason="--weights")
     network = build_network(ARCH, 3, 224)
-    said = apply(start, network, CLASSES, PREPROCESS)
+    said = apply(start, network, ARCH, CLASSES, SIZE)
     assert said == (f"read from its key '{wrapper}'; " if wrapper else "") + "new head for 3 classes"
     assert equal(all_but_the_head(network), all_but_the_head(source))
 
@@ -440,14 +441,14 @@ def trained(folder: Path, classes: tuple[str, ...], arch: str = "small-cnn", **o
         arch=arch,
         arch_options=options,
         classes=classes,
-        preprocess=SMALL,
+        preprocess=PREPROCESS,
         pretrained=Pretrained(asked="no", used=None, reason="--no-pretrained"),
         imgcls_version="0.1.0",
     )
     torch.manual_seed(2)
     network = build_network(arch, len(classes), 32, **options)
     checkpoint.save(folder / "best.pt", checkpoint.Checkpoint(card, network.state_dict(), np.array([], dtype=np.int64)))
-    return Classifier(network, SMALL).eval(), str(folder / "best.pt")
+    return Classifier(network, PREPROCESS).eval(), str(folder / "best.pt")
 
 
 def test_a_checkpoint_with_other_classes_gets_a_new_head(tmp_path: Path) -> None:
@@ -456,7 +457,7 @@ def test_a_checkpoint_with_other_classes_gets_a_new_head(tmp_path: Path) -> None
     assert start.pretrained.used == f"imgcls checkpoint {path}"
     assert start.pretrained.reason == "--weights; trained on 2 classes"
     network = build_network("small-cnn", 3, 32)
-    assert apply(start, network, CLASSES, SMALL) == "new head for 3 classes"
+    assert apply(start, network, "small-cnn", CLASSES, SMALL) == "new head for 3 classes"
     assert equal(all_but_the_head(network), all_but_the_head(source.network))
 
 
@@ -464,17 +465,17 @@ def test_a_checkpoint_with_other_classes_gets_a_new_head(tmp_path: Path) -> None
 def test_a_checkpoint_with_the_same_classes_in_another_order_keeps_its_head_by_name(arch: str, tmp_path: Path) -> None:
     source, path = trained(tmp_path, ("cat", "ant", "bee"), arch=arch)
     network = build_network(arch, 3, 32)
-    said = apply(from_file(path, arch), network, ("ant", "bee", "cat"), SMALL)
+    said = apply(from_file(path, arch), network, arch, ("ant", "bee", "cat"), SMALL)
     assert said == "head taken over: the classes are the same"
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    now = Classifier(network, SMALL).eval()
+    now = Classifier(network, PREPROCESS).eval()
     torch.testing.assert_close(now(images), source(images)[:, [1, 2, 0]])
 
 
 def test_as_many_classes_with_other_names_are_other_classes(tmp_path: Path) -> None:
     source, path = trained(tmp_path, ("ant", "bee", "dog"))
     network = build_network("small-cnn", 3, 32)
-    assert apply(from_file(path, "small-cnn"), network, CLASSES, SMALL) == "new head for 3 classes"
+    assert apply(from_file(path, "small-cnn"), network, "small-cnn", CLASSES, SMALL) == "new head for 3 classes"
     assert not torch.equal(head(network)[1].weight, head(source.network)[1].weight)
 
 
@@ -488,7 +489,7 @@ def test_weights_of_another_network_name_the_first_differences_and_change_nothin
     network = build_network("small-cnn", 3, 32)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     start = from_file(str(tmp_path / "lenet.pth"), "small-cnn")
-    message = refused(lambda: apply(start, network, CLASSES, SMALL))
+    message = refused(lambda: apply(start, network, "small-cnn", CLASSES, SMALL))
     assert message.startswith("the weights are of another network: ")
     assert equal(network.state_dict(), before)
 
@@ -500,7 +501,7 @@ def test_a_missing_key_is_named_and_nothing_is_loaded(tmp_path: Path) -> None:
     network = build_network(ARCH, 3, 224)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     start = from_file(str(tmp_path / "weights.pth"), ARCH)
-    assert "conv1.0.weight is missing" in refused(lambda: apply(start, network, CLASSES, PREPROCESS))
+    assert "conv1.0.weight is missing" in refused(lambda: apply(start, network, ARCH, CLASSES, SIZE))
     assert equal(network.state_dict(), before)
 
 
@@ -508,7 +509,7 @@ def test_weights_for_another_stem_do_not_fit(tmp_path: Path) -> None:
     _, path = trained(tmp_path, CLASSES, arch="resnet18", stem="small")
     network = build_network("resnet18", 3, 224)
     start = from_file(path, "resnet18")
-    message = refused(lambda: apply(start, network, CLASSES, PREPROCESS))
+    message = refused(lambda: apply(start, network, "resnet18", CLASSES, SIZE))
     assert "conv1.weight is [64, 3, 3, 3], not [64, 3, 7, 7]" in message
     assert message.endswith("it was trained with --size 32 --stem small")
 
@@ -520,7 +521,7 @@ def test_a_position_embedding_that_is_no_square_is_named(tmp_path: Path) -> None
     state["encoder.pos_embedding"] = torch.zeros(1, 40, 768)
     network = build_network("vit_b_32", 3, 128)
     start = Start(Pretrained(asked="w", used="w", reason="--weights"), state=state)
-    message = refused(lambda: apply(start, network, CLASSES, Preprocess(size=128, resize=128)))
+    message = refused(lambda: apply(start, network, "vit_b_32", CLASSES, 128))
     assert "encoder.pos_embedding is [1, 40, 768], not [1, 17, 768]" in message
 
 
@@ -541,7 +542,7 @@ def test_what_is_no_state_dict_is_refused(content: Any, problem: str, tmp_path: 
     torch.save(content, tmp_path / "weights.pth")
     network = build_network(ARCH, 3, 224)
     assert problem in refused(
-        lambda: apply(from_file(str(tmp_path / "weights.pth"), ARCH), network, CLASSES, PREPROCESS)
+        lambda: apply(from_file(str(tmp_path / "weights.pth"), ARCH), network, ARCH, CLASSES, SIZE)
     )
 
 
@@ -555,7 +556,7 @@ def test_a_forged_head_is_a_difference_like_any_other(tmp_path: Path) -> None:
     checkpoint.save(Path(path), forged)
     network = build_network("small-cnn", 3, 32)
     start = from_file(path, "small-cnn")
-    message = refused(lambda: apply(start, network, CLASSES, SMALL))
+    message = refused(lambda: apply(start, network, "small-cnn", CLASSES, SMALL))
     assert "10.weight is [2, 128], not [3, 128]" in message
 
 
@@ -564,7 +565,7 @@ def test_a_safetensors_file_starts_a_network(tmp_path: Path) -> None:
     state = {f"model.{key}": value.contiguous() for key, value in source.state_dict().items()}
     path.write_bytes(safetensors.torch.save(state))
     network = build_network(ARCH, 3, 224)
-    said = apply(from_file(str(path), ARCH), network, CLASSES, PREPROCESS)
+    said = apply(from_file(str(path), ARCH), network, ARCH, CLASSES, SIZE)
     assert said == "names without 'model.'; new head for 3 classes"
     assert equal(all_but_the_head(network), all_but_the_head(source))
     path.write_bytes(path.read_bytes()[:100_000])

@@ -32,7 +32,7 @@ from imgcls.engine.run.run import Run
 from imgcls.errors import ImageError, UsageError
 from imgcls.files import check_outside
 from imgcls.machine import free_memory
-from imgcls.models.build import Classifier
+from imgcls.models.classifier import Classifier
 from imgcls.schema import Choice, ModelCard
 
 

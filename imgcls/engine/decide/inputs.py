@@ -19,8 +19,7 @@ from imgcls.distributed import World
 from imgcls.engine.decide.decided import DecidedInputs
 from imgcls.errors import CheckpointError, UsageError
 from imgcls.models import pretrained
-from imgcls.models.build import size_problem
-from imgcls.models.torchvision_networks import Recipe
+from imgcls.models.families import Recipe, published, size_problem
 from imgcls.pixels import dim
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Finding, Interpolation, ModelCard, Preprocess
 
@@ -178,7 +177,7 @@ def validation_batches(
 def _decide(
     config: DataConfig, splits: Splits, world: World, say: Callable[[str], None]
 ) -> tuple[pretrained.Start, Preprocess, DecidedInputs]:
-    recipe = pretrained.published(config.arch)
+    recipe = published(config.arch)
     given = pretrained.from_file(config.weights, config.arch) if config.weights else None
     size, whole = _choose_size(config, splits.train.images, recipe, given.card if given else None)
     if problem := size_problem(config.arch, size.value):
@@ -220,7 +219,7 @@ def _choose_preprocess(
     config: DataConfig, size: int, whole: bool, dataset: str | None, start: pretrained.Start
 ) -> tuple[Preprocess, Choice[str]]:
     """Decide the deterministic transform, and whose mean and deviation normalise."""
-    recipe = pretrained.published(config.arch)
+    recipe = published(config.arch)
     mean, std, whose, why = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", "no pretrained weights, no known data set"
     ratio = OWN_RESIZE / OWN_SIZE
     interpolation: Interpolation = "bilinear"

@@ -9,11 +9,11 @@ from torch import nn
 from imgcls.config import TrainConfig
 from imgcls.data.splits import Splits
 from imgcls.distributed import World
-from imgcls.models.build import has_batch_norm
+from imgcls.models.families import is_fine_tuned_gently
+from imgcls.models.surgery import has_batch_norm
 from imgcls.schema import Choice
 
 REFERENCE_BATCH = 64  # the batch size that automatic learning rates are for
-FINE_TUNED_GENTLY = ("vit_", "swin_", "maxvit_", "convnext_")
 WARMUP_SHARE, MOST_WARMUP_EPOCHS = 0.05, 5
 
 
@@ -40,7 +40,7 @@ def choose_lr(config: TrainConfig, network: nn.Module, fine_tuning: bool, batch:
         gentle = fine_tuning or not has_batch_norm(network)
         base, why = (0.01, "SGD, fine-tuning or no BatchNorm") if gentle else (0.1, "SGD from scratch")
         return Choice("lr", base * ratio, f"{why}: {base:g} x {batch}/{REFERENCE_BATCH}")
-    gentle = fine_tuning and config.arch.startswith(FINE_TUNED_GENTLY)
+    gentle = fine_tuning and is_fine_tuned_gently(config.arch)
     base, why = (1e-4, f"fine-tuning {config.arch}") if gentle else (3e-4, config.optimizer)
     return Choice("lr", base * math.sqrt(ratio), f"{why}: {base:g} x sqrt({batch}/{REFERENCE_BATCH})")
 

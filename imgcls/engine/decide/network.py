@@ -13,7 +13,10 @@ from imgcls.distributed import World
 from imgcls.engine.decide.inputs import Inputs
 from imgcls.errors import CheckpointError, DataError, UsageError
 from imgcls.models import pretrained
-from imgcls.models.build import Classifier, build_network, has_batch_norm, has_small_stem, last_layers, load_state
+from imgcls.models.classifier import Classifier, build_network
+from imgcls.models.families import has_small_stem
+from imgcls.models.state import load_state
+from imgcls.models.surgery import has_batch_norm, last_layers
 from imgcls.schema import Choice
 
 
@@ -60,9 +63,10 @@ def build_model(
     said = None
     if start.state is not None:
         try:
-            said = f"starting from {start.pretrained.used}: {pretrained.apply(start, network, classes, preprocess)}"
+            head = pretrained.apply(start, network, config.arch, classes, preprocess.size)
         except CheckpointError as error:
             raise CheckpointError(f"{start.pretrained.used}: {error}") from error
+        said = f"starting from {start.pretrained.used}: {head}"
     if last is not None:
         load_state(network, last.model)
     if config.sync_bn:

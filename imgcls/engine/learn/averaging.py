@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from imgcls.models.build import Classifier
+from imgcls.models.classifier import Classifier
 
 
 class Average:

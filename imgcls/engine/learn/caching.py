@@ -24,7 +24,8 @@ from imgcls.engine.run.run import Run
 from imgcls.errors import ImageError, counted
 from imgcls.events import Pace, Report, Said, Stepped
 from imgcls.machine import available_cpus, free_memory
-from imgcls.models.build import Classifier, last_layers
+from imgcls.models.classifier import Classifier
+from imgcls.models.surgery import last_layers
 
 GPU_FRACTION = 0.2  # of a GPU's free memory, that decoded images may take
 

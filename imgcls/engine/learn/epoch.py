@@ -11,7 +11,8 @@ from imgcls.data.batch import Batch, Data, to_device
 from imgcls.engine.learn.learner import Learner
 from imgcls.engine.learn.meter import Meter
 from imgcls.engine.learn.window import windows
-from imgcls.models.build import MOMENTUM, Classifier, batch_norms
+from imgcls.models.classifier import Classifier
+from imgcls.models.surgery import MOMENTUM, batch_norms
 
 
 def train_epoch(

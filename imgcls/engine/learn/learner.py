@@ -20,7 +20,9 @@ from imgcls.engine.learn.mixing import mix
 from imgcls.engine.learn.optimizers import build_optimizer, restore_optimizer
 from imgcls.engine.learn.window import Window
 from imgcls.engine.run.run import Run
-from imgcls.models.build import Classifier, head, last_layers, load_state
+from imgcls.models.classifier import Classifier
+from imgcls.models.state import load_state
+from imgcls.models.surgery import head, last_layers
 
 
 class Learner:

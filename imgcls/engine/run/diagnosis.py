@@ -21,8 +21,8 @@ from imgcls.engine.run.history import is_over
 from imgcls.engine.run.run import Run
 from imgcls.errors import counted
 from imgcls.machine import available_cpus
-from imgcls.models.build import has_batch_norm
-from imgcls.models.pretrained import published
+from imgcls.models.families import published
+from imgcls.models.surgery import has_batch_norm
 from imgcls.schema import Finding
 
 EPOCHS_TO_JUDGE = 3

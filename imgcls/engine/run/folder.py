@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 import imgcls
 from imgcls import checkpoint, files
@@ -131,7 +131,7 @@ def provenance(earlier: dict[str, Any] | None = None) -> dict[str, Any]:
         earlier: what this gave before the run was resumed; its command line stays, and the new one is put beside it.
     """
     versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
-    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    versions |= {"torch": str(torch.__version__), "torchvision": metadata.version("torchvision")}
     line = list(sys.argv)
     first = (earlier or {}).get("command_line", line)
     return {"command_line": first, **({"resumed_by": line} if line != first else {}), "versions": versions}

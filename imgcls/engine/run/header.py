@@ -10,7 +10,8 @@ from imgcls.engine.learn.learner import is_frozen
 from imgcls.engine.run.run import Run
 from imgcls.errors import counted
 from imgcls.events import Said, Started
-from imgcls.models.build import Classifier, count_parameters, head
+from imgcls.models.classifier import Classifier
+from imgcls.models.surgery import count_parameters, head
 
 
 def started(run: Run, model: Classifier, first_epoch: int, out: str | None) -> Started:

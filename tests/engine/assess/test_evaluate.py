@@ -29,7 +29,7 @@ from imgcls.engine.assess import evaluate as evaluate_module
 from imgcls.engine.assess.evaluate import count, evaluate
 from imgcls.errors import CheckpointError, DataError, Exit, UsageError
 from imgcls.events import Event, Found, Said, Stepped
-from imgcls.models.build import build_model
+from imgcls.models.classifier import build_model
 from imgcls.pixels.decode import decode
 from imgcls.pixels.transform import transform
 from imgcls.schema import ClassReport, EvalReport, ModelCard, Preprocess, Pretrained

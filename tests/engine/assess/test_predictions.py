@@ -27,7 +27,7 @@ from imgcls.data import draws
 from imgcls.data.splits import NO_HOLDOUT
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.errors import Interrupted, WriteError
-from imgcls.models.build import build_network
+from imgcls.models.classifier import build_network
 from imgcls.pixels.transform import transform
 from imgcls.schema import EvalReport, ModelCard, Preprocess, Pretrained
 

@@ -21,8 +21,8 @@ from imgcls.engine.decide.build import build, choose_compute
 from imgcls.engine.decide.decided import Decided, DecidedInputs, choices
 from imgcls.engine.decide.inputs import STATISTICS, Inputs, decide_inputs, training_batches, validation_batches
 from imgcls.errors import UsageError
-from imgcls.models import pretrained
-from imgcls.models.build import build_network
+from imgcls.models import families, pretrained
+from imgcls.models.classifier import build_network
 from imgcls.models.pretrained import Start
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, Choice, Pretrained
 
@@ -133,7 +133,7 @@ def test_images_whose_own_size_is_taken_are_used_whole(tmp_path: Path) -> None:
 
 
 def test_with_weights_it_is_that_of_their_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = pretrained.published("efficientnet_v2_l")
+    recipe = families.published("efficientnet_v2_l")
     assert recipe is not None
     start = Start(Pretrained(asked="yes", used="torchvision X", reason="cached"), state={})
     monkeypatch.setattr(pretrained, "choose", lambda arch, asked, size, say: start)

@@ -12,7 +12,7 @@ from small_runs import Seen, run, started, tiny
 
 from imgcls.engine.decide.learning import choose_lr, choose_warmup
 from imgcls.engine.learn.schedules import Schedule
-from imgcls.models.build import build_network
+from imgcls.models.classifier import build_network
 
 pytest_plugins = ("small_runs",)
 

@@ -33,7 +33,8 @@ from imgcls.engine.learn import caching
 from imgcls.engine.learn.caching import cached, with_features
 from imgcls.errors import DataError
 from imgcls.events import Event, Pace, Report, Said, Stepped, silent
-from imgcls.models.build import build_network, head, last_layers
+from imgcls.models.classifier import build_network
+from imgcls.models.surgery import head, last_layers
 from imgcls.pixels.decode import decode
 from imgcls.schema import Choice, Preprocess
 

@@ -27,7 +27,7 @@ from imgcls.engine.learn.task import Task, balanced_weights
 from imgcls.engine.learn.window import windows
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import Event, Said, Stepped, silent
-from imgcls.models.build import last_layers
+from imgcls.models.surgery import last_layers
 
 pytest_plugins = ("small_runs",)
 

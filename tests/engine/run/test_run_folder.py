@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from small_runs import Run, run, same, tiny
 
 import imgcls
@@ -170,6 +171,7 @@ def test_config_json_says_what_was_asked_decided_and_used(finished: Run) -> None
     assert values["run"]["data_fingerprint"] == finished.finished.card.data_fingerprint
     assert values["run"]["versions"]["imgcls"] == imgcls.__version__
     assert values["run"]["versions"]["torch"] == torch.__version__
+    assert values["run"]["versions"]["torchvision"] == torchvision.__version__.partition("+")[0]
 
 
 def test_metrics_jsonl_has_the_stable_names(finished: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from imgcls import checkpoint
-from imgcls.models.build import build_model, build_network, count_parameters, has_batch_norm
+from imgcls.models.classifier import build_model, build_network
+from imgcls.models.own import BUILDERS
 from imgcls.models.resnet9 import Patches
+from imgcls.models.surgery import count_parameters, has_batch_norm
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 
@@ -71,6 +75,32 @@ def test_a_network_fits_itself_to_the_input_size(arch: str, size: int) -> None:
     """Odd sides too: pooling rounds down, and the linear layer must count with the same rounding."""
     network = build_network(arch, 7, size)
     assert network(torch.rand(2, 3, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("arch", BUILDERS)
+def test_fresh_weights_are_those_of_the_layers_own_draws(arch: str) -> None:
+    torch.manual_seed(0)
+    ours = build_network(arch, 7, 32).state_dict()
+    torch.manual_seed(0)
+    theirs = BUILDERS[arch](7, 32).state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_our_own_networks_need_no_torchvision_and_no_compiler() -> None:
+    """Of the 7 s that importing both takes, torchvision and the compiler that it imports are 4."""
+    program = """
+import sys, torch
+from imgcls.models.classifier import build_network
+from imgcls.models.families import published
+for arch in ("small-cnn", "bn-cnn", "simple-cnn", "lenet", "resnet9", "resnet9-half"):
+    build_network(arch, 7, 32).eval()(torch.zeros(1, 3, 32, 32))
+    with torch.device("meta"):
+        build_network(arch, 7, 32)
+    assert published(arch) is None
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"torchvision", "torch._dynamo", "torch._inductor"} & set(done.stdout.split())
 
 
 # resnet9 -------------------------------------------------------------------------------------------------------------

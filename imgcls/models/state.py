@@ -1,6 +1,6 @@
-"""A network's tensors in a file of somebody else's: inside another key, under a prefix, with another head.
+"""State dicts: loading one whole or not at all, and finding a network's in a file of somebody else's.
 
-Knows names and shapes; the caller loads what is found, all of it or nothing, and so refuses what does not fit.
+There it may be inside another key, under a prefix, with another head or of another input size.
 """
 
 from __future__ import annotations
@@ -14,25 +14,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from imgcls.checkpoint import check_finite
 from imgcls.errors import CheckpointError
-from imgcls.models.build import State, head
-from imgcls.models.torchvision_networks import AUXILIARY
+from imgcls.models.families import Family
+from imgcls.models.surgery import head
 
+State = Mapping[str, torch.Tensor]
 Tensors = dict[str, torch.Tensor]
 
 DEPTH = 4  # containers within containers that are looked into
 COUNTERS = ("total_ops", "total_params", "n_averaged")  # of a profiler (thop) and of an average of weights
 CONVERTED = (torch.float16, torch.bfloat16, torch.float64)  # to float32; other types need more than their numbers
-RESIZED = "encoder.pos_embedding"  # of a vision transformer, which is interpolated to another input size
-
-# Names in published files that are older than torchvision's networks: densenet's and vision transformers'.
-_RENAMES = (
-    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)"), r"\1\2"),
-    (re.compile(r"(\.mlp\.)linear_1\."), r"\g<1>0."),
-    (re.compile(r"(\.mlp\.)linear_2\."), r"\g<1>3."),
-)
 _AVERAGED = re.compile(r"(^|[^a-z])(ema|swa)([^a-z]|$)|averag")
 
 
@@ -42,15 +36,67 @@ class Found:
 
     Attributes:
         state: tensors by the network's own keys, and by the file's what has no place in the network.
-        place: the key or prefix it stood under, "" for the file itself.
+        under: the key or prefix that leads to it, "" for the file itself.
         notes: what was done to read it, for the user.
         fits: the network has a place for everything but the head, of the same shape.
     """
 
     state: dict[str, torch.Tensor]
-    place: str
+    under: str
     notes: tuple[str, ...]
     fits: bool
+
+
+def load_state(network: nn.Module, state: State, *, but: str | None = None) -> None:
+    """Load a state dict, all of it or nothing.
+
+    Args:
+        network: receives it.
+        state: tensors by the network's own keys.
+        but: name of a layer that keeps its fresh weights (the head).
+
+    Raises:
+        CheckpointError: naming the first keys or shapes that differ.
+    """
+    own = network.state_dict()
+    given = check_fit(own, state, but)
+    own.update(given)  # `own` keeps the version metadata that mnasnet asks for
+    network.load_state_dict(own)
+
+
+def check_fit(own: State, state: State, but: str | None = None) -> dict[str, torch.Tensor]:
+    """Return `state` without the layer `but`; CheckpointError as of `load_state` where the rest differs from `own`."""
+    expected = {key for key in own if but is None or not key.startswith(but + ".")}
+    given = {key: value for key, value in state.items() if but is None or not key.startswith(but + ".")}
+    differences = [f"{key} is missing" for key in own if key in expected and key not in given]
+    differences += [f"{key} is not known" for key in given if key not in own]
+    differences += [
+        f"{key} is {list(given[key].shape)}, not {list(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise CheckpointError(f"the weights are of another network: {'; '.join(differences[:3])}{more}")
+    return given
+
+
+def resize_positions(state: Tensors, network: nn.Module, family: Family) -> Tensors:
+    """Interpolate a vision transformer's position embedding to the network's input size, as torchvision does.
+
+    What is no class token and square of patches stays as it is, to be refused when it is loaded.
+    """
+    name = family.positions
+    if name is None or name not in state or name not in network.state_dict():
+        return state
+    own = network.get_parameter(name)
+    if state[name].shape == own.shape or not _is_grid(state[name], own):
+        return state
+    token, patches = state[name][:, :1], state[name][:, 1:]
+    old, new = math.isqrt(patches.shape[1]), math.isqrt(own.shape[1] - 1)
+    grid = patches.permute(0, 2, 1).reshape(1, -1, old, old)
+    resized = F.interpolate(grid, size=new, mode="bicubic", align_corners=True).reshape(1, -1, new**2).permute(0, 2, 1)
+    return state | {name: torch.cat([token, resized], dim=1)}
 
 
 def parts(values: Mapping[Any, Any]) -> dict[str, State]:
@@ -58,52 +104,54 @@ def parts(values: Mapping[Any, Any]) -> dict[str, State]:
     return dict(_parts(values, (), set()))
 
 
-def find(values: Mapping[Any, Any], network: nn.Module) -> Found:
+def find(values: Mapping[Any, Any], network: nn.Module, family: Family) -> Found:
     """Find the tensors of a network; where nothing fits, what comes closest.
 
     Args:
         values: what a file holds: a state dict, or a dict that has one inside.
         network: the network with its new head, which may be on the meta device.
+        family: that of the network; says how older files call its tensors, and which are not missed.
 
     Raises:
         CheckpointError: several networks fit.
     """
-    candidates = _candidates(values, network)
+    candidates = _candidates(values, network, family)
     if not candidates:
         raise CheckpointError("it holds no tensors by name; give a state dict")
     fitting = [found for found, _ in candidates if found.fits]
     if len(fitting) > 1:
         for found in fitting:
-            check_finite(found.state, found.place or "its own names")
-        different = [found for found in fitting[1:] if not _same(found.state, fitting[0].state)]
+            check_finite(found.state, found.under or "its own names")
+        different = [found for found in fitting[1:] if not _same(found.state, fitting[0].state, family)]
         fitting = fitting[:1] + different
     if len(fitting) > 1:
-        places = [found.place for found in fitting]
-        averaged = [found for found in fitting if _AVERAGED.search(found.place)]
+        keys = [found.under for found in fitting]
+        averaged = [found for found in fitting if _AVERAGED.search(found.under)]
         if len(fitting) != 2 or len(averaged) != 1:
             raise CheckpointError(
-                f"it holds several networks that fit: {', '.join(map(repr, places))}; save the state dict of one alone"
+                f"it holds several networks that fit: {', '.join(map(repr, keys))}; save the state dict of one alone"
             )
         # What the scripts that keep both measure and publish is the average.
-        (other,) = (place for place in places if place != averaged[0].place)
-        note = f"the averaged weights {averaged[0].place!r}, not {other!r}"
+        (other,) = (key for key in keys if key != averaged[0].under)
+        note = f"the averaged weights {averaged[0].under!r}, not {other!r}"
         return replace(averaged[0], notes=(note, *averaged[0].notes))
     if fitting:
         return fitting[0]
     return max(candidates, key=lambda candidate: candidate[1])[0]
 
 
-def fits(values: Mapping[Any, Any], network: nn.Module) -> bool:
+def fits(values: Mapping[Any, Any], network: nn.Module, family: Family) -> bool:
     """Tell whether a file holds a network, or several."""
-    return any(found.fits for found, _ in _candidates(values, network))
+    return any(found.fits for found, _ in _candidates(values, network, family))
 
 
-def _candidates(values: Mapping[Any, Any], network: nn.Module) -> list[tuple[Found, int]]:
+def _candidates(values: Mapping[Any, Any], network: nn.Module, family: Family) -> list[tuple[Found, int]]:
     """Return what may be the network, with how many of its names were found there."""
     found = []
     for key, part in parts(values).items():
-        prefixes = _prefixes(part, network)
-        found += [(_ours(part, network, key, prefix, prefixes), count) for prefix, count in prefixes.items()]
+        renamed = _renamed(part, family)
+        prefixes = _prefixes(renamed, network)
+        found += [(_ours(renamed, network, family, key, prefix, prefixes), count) for prefix, count in prefixes.items()]
     return found
 
 
@@ -113,16 +161,16 @@ def _parts(value: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[tuple[
     seen.add(id(value))  # a stranger's containers may hold each other
     named = {name: inner for name, inner in value.items() if isinstance(name, str)}
     if tensors := {name: inner for name, inner in named.items() if isinstance(inner, torch.Tensor)}:
-        yield ".".join(keys), _renamed(tensors)
+        yield ".".join(keys), tensors
     for name, inner in named.items():
         yield from _parts(inner, (*keys, name), seen)
 
 
-def _renamed(tensors: State) -> dict[str, torch.Tensor]:
-    """Bring names of torchvision's older files up to date."""
-    for pattern, now in _RENAMES:
+def _renamed(tensors: State, family: Family) -> State:
+    """Bring the names of older files up to date."""
+    for pattern, now in family.renames:
         tensors = {pattern.sub(now, name): tensor for name, tensor in tensors.items()}
-    return dict(tensors)
+    return tensors
 
 
 def _backbone(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -147,19 +195,22 @@ def _prefixes(part: State, network: nn.Module) -> Counter[str]:
     return whole or Counter(dict(counts.most_common(1)))
 
 
-def _ours(part: State, network: nn.Module, key: str, prefix: str, prefixes: Iterable[str]) -> Found:
+def _ours(part: State, network: nn.Module, family: Family, key: str, prefix: str, prefixes: Iterable[str]) -> Found:
     own, wanted = network.state_dict(), _backbone(network)
     owners = {name: max((p for p in prefixes if name.startswith(p)), key=len, default=None) for name in part}
     inside = {name.removeprefix(prefix): tensor for name, tensor in part.items() if owners[name] == prefix}
     outside = {name: tensor for name, tensor in part.items() if owners[name] is None}
     state = {name: tensor for name, tensor in inside.items() if name in own}
-    extra = {name: tensor for name, tensor in inside.items() if name not in own and not name.startswith(AUXILIARY)}
+    extra = {
+        name: tensor for name, tensor in inside.items() if name not in own and not name.startswith(family.auxiliary)
+    }
     known = set(_leftovers(network, inside, extra, outside))
     unknown = {name: tensor for name, tensor in extra.items() if name not in known}
     unknown |= {f"{name} (beside {prefix})": tensor for name, tensor in outside.items() if name not in known}
     state |= unknown
     fits = not unknown and all(
-        name in state and (state[name].shape == tensor.shape or (name == RESIZED and _is_grid(state[name], tensor)))
+        name in state
+        and (state[name].shape == tensor.shape or (name == family.positions and _is_grid(state[name], tensor)))
         for name, tensor in wanted.items()
     )
     types = sorted({_word(tensor) for tensor in state.values() if tensor.dtype in CONVERTED})
@@ -215,9 +266,10 @@ def _is_grid(given: torch.Tensor, own: torch.Tensor) -> bool:
     return math.isqrt(given.shape[1] - 1) ** 2 == given.shape[1] - 1 if given.shape[1] > 1 else False
 
 
-def _same(one: State, other: State) -> bool:
+def _same(one: State, other: State, family: Family) -> bool:
     """Compare what fits, and so has the network's size; all but what need not have it."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one if name != RESIZED)
+    sized = one.keys() - {family.positions}
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in sized)
 
 
 def _word(tensor: torch.Tensor) -> str:

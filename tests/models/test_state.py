@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.vision_transformer import interpolate_embeddings
 
-from imgcls.errors import CheckpointError
-from imgcls.models import fit
-from imgcls.models.build import build_network, head
-from imgcls.models.pretrained import FIRST_NAMES, apply, from_file, published
-from imgcls.registry import ARCHITECTURES
-from imgcls.schema import Preprocess
+from imgcls.errors import CheckpointError, Exit
+from imgcls.models.classifier import build_network
+from imgcls.models.families import family
+from imgcls.models.pretrained import apply, from_file
+from imgcls.models.state import find, fits, load_state, parts, resize_positions
+from imgcls.models.surgery import head
 
 SMALL = "shufflenet_v2_x0_5"  # 1.4 million weights; its head is `fc`, of 1024 features
-PREPROCESS = Preprocess(size=64, resize=64)
+SIZE = 64  # pixels
 CLASSES = ("ant", "bee", "cat")
 
 State = dict[str, torch.Tensor]
@@ -43,7 +45,7 @@ def start(values: Any, path: Path, arch: str = SMALL, **options: Any) -> tuple[n
     """Save a file, start a new network from it as training does, and return that and what is said."""
     torch.save(values, path / "w.pth")
     network = build_network(arch, len(CLASSES), 64, **options)
-    return network, apply(from_file(str(path / "w.pth"), arch), network, CLASSES, PREPROCESS)
+    return network, apply(from_file(str(path / "w.pth"), arch), network, arch, CLASSES, SIZE)
 
 
 def assert_started(network: nn.Module, source: State, head_name: str) -> None:
@@ -60,7 +62,7 @@ def refused(values: Any, path: Path, arch: str = SMALL, **options: Any) -> str:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     torch.save(values, path / "w.pth")
     with pytest.raises(CheckpointError) as caught:
-        apply(from_file(str(path / "w.pth"), arch), network, CLASSES, PREPROCESS)
+        apply(from_file(str(path / "w.pth"), arch), network, arch, CLASSES, SIZE)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -187,7 +189,9 @@ def test_heads_of_large_networks_by_their_names_alone(arch: str, wanted: str) ->
     state = (
         dict(source.state_dict()) if wanted == "classifier.7" else but_head(dict(source.state_dict()), head(network)[0])
     )
-    found = fit.find(state | {f"{wanted}.weight": torch.ones(5, width), f"{wanted}.bias": torch.ones(5)}, network)
+    found = find(
+        state | {f"{wanted}.weight": torch.ones(5, width), f"{wanted}.bias": torch.ones(5)}, network, family(arch)
+    )
     assert found.fits
     assert found.notes == (f"left out '{wanted}.bias', '{wanted}.weight'",)
 
@@ -265,8 +269,8 @@ def test_a_layer_between_those_of_the_classifier_is_no_head() -> None:
     """vgg11's own names are all there; a BatchNorm among its last layers makes it another network."""
     with torch.device("meta"):
         source, network = theirs("vgg11"), build_network("vgg11", 3, 64)
-    assert fit.fits(source.state_dict(), network)
-    assert not fit.fits(dict(source.state_dict()) | {"classifier.1.weight": torch.ones(4096)}, network)
+    assert fits(source.state_dict(), network, family("vgg11"))
+    assert not fits(dict(source.state_dict()) | {"classifier.1.weight": torch.ones(4096)}, network, family("vgg11"))
 
 
 @pytest.mark.parametrize(
@@ -285,14 +289,6 @@ def test_weights_of_another_network_of_ours_say_what_to_type(
     assert said.endswith(advice)
 
 
-@pytest.mark.parametrize("family", FIRST_NAMES)
-def test_the_first_names_by_which_a_family_is_guessed(family: str) -> None:
-    arch = next(arch for arch in ARCHITECTURES if arch.startswith(family) and published(arch))
-    with torch.device("meta"):
-        network = build_network(arch, 2, 224)
-    assert FIRST_NAMES[family] == f".{next(iter(network.state_dict()))}"
-
-
 def test_weights_of_no_network_of_ours_say_what_was_met(tmp_path: Path) -> None:
     state = {"conv_stem.weight": torch.ones(32, 3, 3, 3), "bn1.weight": torch.ones(32), "blocks.0.0.x": torch.ones(2)}
     assert refused(state, tmp_path).endswith(
@@ -305,7 +301,7 @@ def test_containers_that_hold_each_other_come_to_an_end() -> None:
     values: dict[str, Any] = {"weight": torch.ones(2)}
     for number in range(100):
         values[f"again{number}"] = values
-    assert list(fit.parts(values)) == [""]
+    assert list(parts(values)) == [""]
 
 
 # The small stem ------------------------------------------------------------------------------------------------------
@@ -326,10 +322,10 @@ def test_a_3x3_stem_asks_for_the_small_stem(cifar: tuple[Path, State]) -> None:
     begin = from_file(str(path), "resnet18")
     assert begin.stem == "small"
     network = build_network("resnet18", 3, 64, stem="small")
-    apply(begin, network, CLASSES, PREPROCESS)
+    apply(begin, network, "resnet18", CLASSES, SIZE)
     assert_started(network, state, "fc")
     with pytest.raises(CheckpointError, match=r"not \[64, 3, 7, 7\].*type --arch resnet18 --stem small"):
-        apply(begin, build_network("resnet18", 3, 64), CLASSES, PREPROCESS)
+        apply(begin, build_network("resnet18", 3, 64), "resnet18", CLASSES, SIZE)
 
 
 def test_a_standard_stem_asks_for_the_standard_one(tmp_path: Path) -> None:
@@ -338,7 +334,7 @@ def test_a_standard_stem_asks_for_the_standard_one(tmp_path: Path) -> None:
     assert from_file(str(tmp_path / "w.pth"), "resnet18").stem == "standard"
     network = build_network("resnet18", 3, 64, stem="small")
     with pytest.raises(CheckpointError, match=r"not \[64, 3, 3, 3\].*: type --arch resnet18$"):
-        apply(from_file(str(tmp_path / "w.pth"), "resnet18"), network, CLASSES, PREPROCESS)
+        apply(from_file(str(tmp_path / "w.pth"), "resnet18"), network, "resnet18", CLASSES, SIZE)
 
 
 def test_train_takes_the_small_stem_by_itself_and_says_so(cifar: tuple[Path, State], colours: Path, run: Any) -> None:
@@ -350,3 +346,78 @@ def test_train_takes_the_small_stem_by_itself_and_says_so(cifar: tuple[Path, Sta
     done = run("train", *options, "--workers", 0, "--stem", "standard", "--dry-run")
     assert done.exit_code == 4
     assert "type --arch resnet18 --stem small" in done.stderr
+
+
+# Loading --------------------------------------------------------------------------------------------------------------
+
+
+def copied(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_state_is_loaded_whole() -> None:
+    source, target = build_network("lenet", 7, 32), build_network("lenet", 7, 32)
+    load_state(target, source.state_dict())
+    assert same(copied(source), copied(target))
+
+
+def test_a_state_that_does_not_fit_changes_nothing_and_names_the_first_differences() -> None:
+    network = build_network("bn-cnn", 7, 32)
+    before = copied(network)
+    state = {key: torch.ones_like(value) for key, value in before.items()}
+    del state["0.weight"]
+    state["extra"] = torch.zeros(1)
+    state["3.weight"] = torch.zeros(1, 2)
+    state["25.weight"] = torch.zeros(3)
+    with pytest.raises(CheckpointError) as caught:
+        load_state(network, state)
+    assert str(caught.value) == (
+        "the weights are of another network: 0.weight is missing; extra is not known; "
+        "3.weight is [1, 2], not [64, 64, 3, 3] and 1 more"
+    )
+    assert caught.value.exit_code == Exit.CHECKPOINT
+    assert same(before, copied(network))
+
+
+def test_all_but_the_head_can_be_loaded() -> None:
+    source, target = build_network("lenet", 1000, 32), build_network("lenet", 7, 32)
+    fresh, name = copied(target), head(target)[0]
+    load_state(target, source.state_dict(), but=name)
+    given, now = copied(source), copied(target)
+    for key, value in now.items():
+        assert torch.equal(value, fresh[key] if key.startswith(f"{name}.") else given[key])
+
+
+def test_the_head_may_be_absent_when_it_is_not_wanted() -> None:
+    target = build_network("lenet", 7, 32)
+    name = head(target)[0]
+    state = {key: value for key, value in target.state_dict().items() if not key.startswith(f"{name}.")}
+    load_state(target, state, but=name)
+    with pytest.raises(CheckpointError, match=f"{name}.weight is missing"):
+        load_state(target, state)
+
+
+# The size of the input -----------------------------------------------------------------------------------------------
+
+
+def test_positions_are_interpolated_as_torchvision_does() -> None:
+    torch.manual_seed(0)
+    state = {"encoder.pos_embedding": torch.randn(1, 50, 768)}  # 7x7 patches of 32 px
+    for size in (64, 128, 224, 320):
+        with torch.device("meta"):
+            network = build_network("vit_b_32", 3, size)
+        theirs = interpolate_embeddings(size, 32, OrderedDict(state))["encoder.pos_embedding"]
+        ours = resize_positions(state, network, family("vit_b_32"))["encoder.pos_embedding"]
+        assert torch.equal(ours, theirs), size
+
+
+@pytest.mark.parametrize("shape", [(1, 49, 768), (1, 50, 384), (2, 50, 768), (1, 1, 768), (50, 768)])
+def test_positions_of_no_square_stay_as_they_are(shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        network = build_network("vit_b_32", 3, 128)
+    state = {"encoder.pos_embedding": torch.zeros(shape)}
+    assert resize_positions(state, network, family("vit_b_32")) is state

@@ -17,12 +17,14 @@ from torch.nn import functional as F
 from torchvision.models.regnet import BlockParams
 
 from imgcls import checkpoint
-from imgcls.models.build import Classifier, batch_norms, build_model, build_network, head, last_layers
-from imgcls.models.torchvision_networks import recipe
+from imgcls.models.classifier import Classifier, build_model, build_network
+from imgcls.models.families import family, first_name, published
+from imgcls.models.surgery import batch_norms, head, last_layers
+from imgcls.models.torchvision import FAMILY, recipe
 from imgcls.registry import ARCHITECTURES
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocess, Pretrained
 
-PUBLISHED = sorted(name for name, entry in ARCHITECTURES.items() if "torchvision" in entry)
+PUBLISHED = sorted(name for name in ARCHITECTURES if family(name) is FAMILY)
 
 
 @pytest.fixture
@@ -53,6 +55,37 @@ def test_the_head_and_nothing_else_follows_the_number_of_classes(arch: str) -> N
     assert shapes.keys() == others.keys()
     # All as those that are really trained in tests/engine/test_loop.py: at 0.01 or less, short runs do not validate.
     assert {layer.momentum for layer in batch_norms(seven)} <= {0.1}
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *("resnet18", "densenet121", "googlenet", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf"),
+        *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "efficientnet_b0", "mnasnet0_5", "inception_v3"),
+    ],
+)
+def test_fresh_weights_are_those_of_torchvisions_own_draws_but_for_wide_heads(arch: str) -> None:
+    torch.manual_seed(0)
+    ours = build_network(arch, 7, 96)
+    torch.manual_seed(0)
+    options = {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") else {}
+    theirs = torchvision.models.get_model(arch, weights=None, num_classes=7, **options).state_dict()
+    differing = {key for key, value in ours.state_dict().items() if not torch.equal(value, theirs[key])}
+    wide = arch.startswith(("efficientnet", "mnasnet", "inception"))
+    assert differing == ({f"{head(ours)[0]}.weight"} if wide else set())
+
+
+@pytest.mark.parametrize("beginning", FAMILY.first_names)
+def test_the_first_names_by_which_files_are_known(beginning: str) -> None:
+    arch = next(arch for arch in PUBLISHED if arch.startswith(beginning))
+    with torch.device("meta"):
+        network = build_network(arch, 2, 224)
+    assert first_name(arch) == f".{next(iter(network.state_dict()))}"
+
+
+def test_every_network_but_regnet_is_known_by_a_first_name() -> None:
+    """The others would be built to see whose weights a file has."""
+    assert {arch for arch in PUBLISHED if not first_name(arch)} == {arch for arch in PUBLISHED if "regnet" in arch}
 
 
 def card(arch: str, size: int, **options: Any) -> ModelCard:
@@ -114,6 +147,7 @@ def test_a_recipe_is_that_of_the_default_weights(
     arch: str, name: str, size: int, resize: int, interpolation: str
 ) -> None:
     found = recipe(arch)
+    assert found == published(arch)
     assert (found.name, found.size, found.resize, found.interpolation) == (name, size, resize, interpolation)
 
 

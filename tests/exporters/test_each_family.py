@@ -14,7 +14,8 @@ from imgcls import checkpoint
 from imgcls.exporters.export import comparison_images, export
 from imgcls.exporters.verify import BATCHES
 from imgcls.inference.onnx import load
-from imgcls.models.build import build_model, head
+from imgcls.models.classifier import build_model
+from imgcls.models.surgery import head
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 SEEDS = {"small-cnn": 16, "bn-cnn": 16, "simple-cnn": 16, "lenet": 16}
