@@ -65,6 +65,14 @@ class CheckpointError(ImgclsError):
     exit_code = Exit.CHECKPOINT
 
 
+class NonFiniteError(CheckpointError):
+    """A network answers with NaN or infinite logits: in training it diverged, elsewhere its checkpoint is no good."""
+
+    def __init__(self, where: str | None = None) -> None:
+        prefix = f"{where}: " if where else ""
+        super().__init__(f"{prefix}the network gives NaN or infinite logits; use an earlier checkpoint")
+
+
 class ExportError(ImgclsError):
     """A model cannot be exported, or the export disagrees with its checkpoint."""
 

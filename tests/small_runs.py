@@ -28,7 +28,7 @@ from imgcls.engine.learn.epoch import train_epoch
 from imgcls.engine.learn.learner import Learner
 from imgcls.engine.learn.meter import Meter
 from imgcls.engine.run.run import Run as TrainRun
-from imgcls.engine.train import Validate, train, validate
+from imgcls.engine.train import Validate, train, validate_epoch
 from imgcls.events import EpochEnded, Event, Finished, Found, Report, Said, Started, Stepped, silent
 from imgcls.models.classifier import Classifier
 from imgcls.schema import EvalReport
@@ -129,7 +129,7 @@ def run(
     config: TrainConfig,
     also: Callable[[Event], None] = lambda event: None,
     curves: bool = False,
-    validate: Validate = validate,
+    validate: Validate = validate_epoch,
 ) -> Run:
     """Train, keep the events, and show each to `also`; the curves are drawn (for half a second) only if asked."""
     events: list[Event] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imgcls import errors
-from imgcls.errors import Exit, ImgclsError, Interrupted, missing_extra, nearest
+from imgcls.errors import Exit, ImgclsError, Interrupted, NonFiniteError, missing_extra, nearest
 
 
 def test_the_exit_codes_are_the_documented_ones() -> None:
@@ -17,8 +17,8 @@ def test_the_exit_codes_are_the_documented_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        *(("UsageError", 2), ("DataError", 3), ("ImageError", 3), ("CheckpointError", 4), ("DivergedError", 6)),
-        *(("WriteError", 7), ("ResourceError", 8), ("ImgclsError", 1)),
+        *(("UsageError", 2), ("DataError", 3), ("ImageError", 3), ("CheckpointError", 4), ("NonFiniteError", 4)),
+        *(("DivergedError", 6), ("WriteError", 7), ("ResourceError", 8), ("ImgclsError", 1)),
     ],
 )
 def test_each_error_knows_the_code_the_process_ends_with(name: str, code: int) -> None:
@@ -42,3 +42,8 @@ def test_nearest_offers_the_closest_word_or_nothing() -> None:
 
 def test_a_missing_extra_is_one_sentence_with_the_line_to_type() -> None:
     assert str(missing_extra("scipy", "datasets")) == "scipy is not installed: type pip install 'imgcls[datasets]'"
+
+
+def test_logits_that_are_no_numbers_have_one_sentence() -> None:
+    sentence = "the network gives NaN or infinite logits; use an earlier checkpoint"
+    assert (str(NonFiniteError()), str(NonFiniteError("val"))) == (sentence, f"val: {sentence}")

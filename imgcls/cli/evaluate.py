@@ -52,7 +52,7 @@ def evaluate(
             "--out",
             metavar="DIR",
             show_default="none",
-            help="Folder for report.json, confusion.png, examples.png and, for two classes, roc.png.",
+            help="Folder for report.json, metrics.csv, confusion.png, examples.png and, for two classes, roc.png.",
         ),
     ] = None,
     predictions: Annotated[
@@ -129,6 +129,8 @@ def evaluate(
 
 def show(report: EvalReport, to_stderr: bool = False) -> None:
     """Print what was evaluated, the tables, and last, where it is seen, the overall lines."""
+    from imgcls.engine.assess.metrics import AVERAGES, METRICS, RATES
+
     say = talk if to_stderr else print
     if report.origin is not None:
         say(printable(str(report.origin)))
@@ -139,15 +141,15 @@ def show(report: EvalReport, to_stderr: bool = False) -> None:
         talk(f"the {len(shown)} least accurate of {len(report.classes)} classes; --out and --json write all")
     rows = [
         [row.class_name, str(row.support), percent(row.accuracy), interval(row.accuracy_interval)]
-        + [rate(value) for value in (row.precision, row.recall, row.f1)]
+        + [shown_as(metric.shown, getattr(row, metric.name)) for metric in RATES]
         for row in shown
     ]
     rows += [
         [f"{name} avg", str(report.images), "", ""]
-        + [rate(getattr(report, f"{name}_{kind}")) for kind in ("precision", "recall", "f1")]
-        for name in ("macro", "weighted")
+        + [shown_as(metric.shown, getattr(report, f"{name}_{metric.name}")) for metric in RATES]
+        for name in AVERAGES
     ]
-    header = ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"]
+    header = ["class", "images", "accuracy", "95 %", *(metric.title for metric in RATES)]
     show_table("per class", header, rows, to_stderr)
     if report.confusion is not None and len(report.classes) <= MOST_COLUMNS:
         rows = [[name, *map(str, row)] for name, row in zip(report.classes, report.confusion, strict=True)]
@@ -161,11 +163,12 @@ def show(report: EvalReport, to_stderr: bool = False) -> None:
     say("")
     if report.binary is not None:
         say(binary_line(report.binary))
-    top5 = "" if report.top5 is None else f", top-5 {percent(report.top5)}"
+    others = [(metric, getattr(report, metric.name)) for metric in METRICS if metric.name != "accuracy"]
+    listed = [f", {metric.title} {shown_as(metric.shown, value)}" for metric, value in others if value is not None]
     seen = "" if report.seen_in_training is None else f", which the model was {report.seen_in_training}"
     say(
         f"accuracy {percent(report.accuracy)} (95 %: {interval(report.accuracy_interval)}) "
-        f"on {counted(report.images, 'image')} ({report.split}{seen}), loss {report.loss:.4f}{top5}"
+        f"on {counted(report.images, 'image')} ({report.split}{seen}){''.join(listed)}"
     )
 
 
@@ -179,6 +182,13 @@ def binary_line(report: BinaryReport) -> str:
     )
 
 
-def rate(share: float | None) -> str:
+def rate(fraction: float | None) -> str:
     """Format precision, recall and the like."""
-    return "-" if share is None else f"{share:.3f}"
+    return "-" if fraction is None else f"{fraction:.3f}"
+
+
+def shown_as(kind: str, value: float | None) -> str:
+    """Format a figure as its metric says: as a percentage, a fraction or a loss."""
+    if kind == "percent":
+        return percent(value)
+    return f"{value:.4f}" if kind == "loss" and value is not None else rate(value)

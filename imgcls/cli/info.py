@@ -68,7 +68,7 @@ def _read(path: str) -> tuple[ModelCard, int | None, bool]:
     from imgcls.inference import model
 
     if model.backend(path) != BACKENDS[""]:
-        return model.load(path).card, None, False
+        return model.load(path, few=True).card, None, False
     from imgcls.checkpoint import load
 
     loaded = load(path)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -71,14 +71,15 @@ def predict(
     imgcls predict cat.jpg --ckpt best.pt
     """
     check_word("--format", format, FORMATS)
-    from imgcls.inference.inputs import CONVERTIBLE, WAYS, expand
+    from imgcls.inference.inputs import CONVERTIBLE, WAYS, begun, expand
     from imgcls.inference.model import load, positive_index
+    from imgcls.inference.pool import HANDFUL
     from imgcls.pixels.dim import finding
 
     ignored: Counter[str] = Counter()
     hidden: Counter[str] = Counter()
     empty: list[str] = []
-    paths = expand(
+    groups = expand(
         images,
         _paths_on_stdin() if "-" in images else None,
         null,
@@ -86,14 +87,14 @@ def predict(
         empty.append,
         lambda path: hidden.update([os.path.basename(path)]),
     )
-    first = next((path for path in paths if path is not None), None)
-    if first is None:
+    head, groups = begun(groups, HANDFUL + 1)
+    if not head:
         convert = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common() if kind in CONVERTIBLE)
         advice = (
             f"no images found but {convert}: convert them to .jpg or .png" if convert else f"no images found; {WAYS}"
         )
         raise UsageError(f"{' '.join(printable(argument) for argument in images)}: {advice}")
-    model = load(ckpt, device, amp)
+    model = load(ckpt, device, amp, few=len(head) <= HANDFUL and "-" not in images)
     classes = model.card.classes
     index = 1 if positive is None else positive_index(classes, positive, ckpt)
     talk(described(ckpt, model.card))
@@ -116,15 +117,13 @@ def predict(
                 talk(f"error: {prediction.error}")
             yield prediction
 
-    predictions = model.predict(
-        itertools.chain([first], paths),
-        top_k=top_k,
-        threshold=threshold,
-        positive=positive,
-        batch_size=batch_size,
-        workers=workers,
+    predictions = (
+        model.predict(
+            paths, top_k=top_k, threshold=threshold, positive=positive, batch_size=batch_size, workers=workers
+        )
+        for paths in groups
     )
-    WRITERS[format](checked(predictions), min(top_k, len(classes)))
+    WRITERS[format](checked(chain.from_iterable(predictions)), min(top_k, len(classes)))
     if dim:
         show_finding(finding(dim, counted(done, "image")))
     for argument in empty:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from itertools import islice
 
 import torch
 
@@ -17,7 +17,7 @@ from imgcls.config import TrainConfig
 from imgcls.data.batch import Data
 from imgcls.device import fast_float32
 from imgcls.distributed import joined, world_from_environment
-from imgcls.engine.assess.evaluate import count
+from imgcls.engine.assess.validate import reporting, validate
 from imgcls.engine.decide.build import Compute, build, choose_compute
 from imgcls.engine.decide.inputs import decide_inputs, training_batches, validation_batches
 from imgcls.engine.learn.caching import cached
@@ -32,7 +32,7 @@ from imgcls.engine.run.resume import Earlier
 from imgcls.engine.run.run import Run
 from imgcls.engine.run.saving import Left, NoSaver, Saver, conclude
 from imgcls.engine.run.tensorboard import require_tensorboard
-from imgcls.errors import CheckpointError, DivergedError, ResourceError, UsageError
+from imgcls.errors import DivergedError, NonFiniteError, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said, silent
 from imgcls.models.classifier import Classifier
 from imgcls.models.surgery import last_layers
@@ -44,7 +44,7 @@ DRY_STEPS = 2
 Validate = Callable[[Learner, Data, Report], EvalReport | None]
 
 
-def validate(learner: Learner, data: Data, report: Report) -> EvalReport | None:
+def validate_epoch(learner: Learner, data: Data, report: Report) -> EvalReport | None:
     """Measure the model as it is after an epoch; None: no validation images.
 
     Raises:
@@ -54,14 +54,14 @@ def validate(learner: Learner, data: Data, report: Report) -> EvalReport | None:
         return None
     run, step, epoch = learner.run, learner.step, learner.epoch
     model = last_layers(learner.validated.network) if data.features else learner.validated
-    options: dict[str, Any] = {"split": "val", "epoch": epoch, "world": run.world, "report": report}
+    batches = reporting(data.val.epoch(epoch), len(data.val), "val", report, epoch)
     try:
-        return count(model, data.val, run.card.classes, run.device, **options)
-    except CheckpointError as error:
+        return validate(model, batches, run.card.classes, run.device, split="val", world=run.world)
+    except NonFiniteError as error:
         raise DivergedError(diverged(run, epoch, step, step)) from error
 
 
-def train(config: TrainConfig, report: Report = silent, validate: Validate = validate) -> Finished:
+def train(config: TrainConfig, report: Report = silent, validate: Validate = validate_epoch) -> Finished:
     """Train a classifier.
 
     Args:
@@ -172,7 +172,8 @@ def _try_validation(run: Run, model: Classifier) -> None:
     """Validate a few batches and forget the result, without loader processes, which would go on holding batches."""
     loader = validation_batches(replace(run.inputs, workers=0), run.config, run.world)
     if loader is not None:
-        count(model, loader, run.card.classes, run.device, split="val", world=run.world, most_batches=EARLY_BATCHES)
+        some = islice(loader.epoch(0), EARLY_BATCHES)
+        validate(model, some, run.card.classes, run.device, split="val", world=run.world)
 
 
 def _dry_run(run: Run, model: Classifier, data: Data, report: Report) -> None:

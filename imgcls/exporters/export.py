@@ -24,9 +24,8 @@ from imgcls.config import check_word
 from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
-from imgcls.engine.assess.evaluate import silent
-from imgcls.errors import CheckpointError, ExportError, ImgclsError, UsageError, counted
-from imgcls.events import Report, Said
+from imgcls.errors import ExportError, ImgclsError, NonFiniteError, UsageError, counted
+from imgcls.events import Report, Said, silent
 from imgcls.exporters.model import INPUTS, Exportable, exportable
 from imgcls.exporters.verify import BATCHES, answers
 from imgcls.inference.model import Logits, softmax
@@ -84,7 +83,7 @@ def export(
         _write(format, model, temporary)
         expected = answers(exportable(loaded, "uint8").as_model(), images)
         if not np.isfinite(expected).all():
-            raise CheckpointError(f"{ckpt}: the network gives NaN or infinite logits; use an earlier checkpoint")
+            raise NonFiniteError(ckpt)
         report(Said(f"running it in a fresh process on {counted(len(images), 'image')} ({where})"))
         probability, share = _compare(target, format, expected, *_run(target, format, temporary, images), loaded.card)
         size = temporary.stat().st_size

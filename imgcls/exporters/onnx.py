@@ -65,4 +65,4 @@ def write(exported: Exportable, path: Path) -> None:
 
 def read(path: Path) -> Model:
     """Load the file as `predict` and `evaluate` do, without torch, and as others would: optimised."""
-    return load(str(path), "cpu", quick=False)
+    return load(str(path), "cpu")

@@ -1,6 +1,6 @@
-"""What the user named, turned into a stream of image paths: files, folders, globs, and `-` for standard input.
+"""What the user named, turned into image paths: files, folders, globs, and `-` for standard input.
 
-Knows no images: a path that cannot be read is passed on, and becomes a failed row later.
+No image is opened here: a path that cannot be read is passed on, and becomes a failed row later.
 """
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from functools import partial
+from itertools import chain, groupby, islice
+from typing import BinaryIO, TypeVar
 
 from imgcls.errors import UsageError
 from imgcls.pixels.decode import EXTENSIONS
 
 WAYS = "give files, folders, globs, or - for paths on standard input"
 CONVERTIBLE = (".heic", ".heif", ".jfif", ".gif", ".avif")  # pictures that folders are not searched for
+
+Item = TypeVar("Item")
 
 # What file servers, systems and unpackers leave behind, beside names with a dot: thumbnails of every picture (@eaDir),
 # deleted pictures ($RECYCLE.BIN, #recycle), older ones (#snapshot). In lower case.
@@ -35,10 +39,11 @@ def expand(
     on_ignored: Callable[[str], None] = lambda path: None,
     on_empty: Callable[[str], None] = lambda argument: None,
     on_hidden: Callable[[str], None] = lambda path: None,
-) -> Iterator[str | None]:
-    """Yield image paths in the order of `arguments`, each folder walked in sorted order.
+) -> Iterator[Iterable[str]]:
+    """Yield groups of image paths in the order of `arguments`, each folder walked in sorted order.
 
-    None after some paths says that the next one may take a while: answer those.
+    A group ends where the next path may take a while, on standard input: its images can be answered first. Groups are
+    read lazily, and one after the other.
 
     Args:
         arguments: files (passed on whatever their name), folders (their files with an image extension,
@@ -46,32 +51,43 @@ def expand(
             written is no pattern), or `-`.
         stdin: where `-` reads one path per line.
         null_separated: paths on stdin end with a NUL byte.
-        on_ignored: told each file of a folder that has no image extension.
-        on_empty: told each argument that gave no path.
-        on_hidden: told each hidden folder that was left out.
+        on_ignored: receives each file of a folder that has no image extension.
+        on_empty: receives each argument that gave no path.
+        on_hidden: receives each hidden folder that was left out.
 
     Raises:
         UsageError: standard input holds NUL bytes and is not said to.
     """
-    for argument in arguments:
-        given = False
-        for path in _expanded(argument, stdin, null_separated, on_ignored, on_hidden):
-            given |= path is not None
-            yield path
-        if not given:
-            on_empty(argument)
+    for is_stdin, several in groupby(arguments, lambda argument: argument == "-"):
+        if is_stdin and stdin is not None:
+            yield from _or(lambda: on_empty("-"), _listed(stdin, null_separated))
+        else:
+            yield chain.from_iterable(
+                _or(partial(on_empty, argument), _expanded(argument, on_ignored, on_hidden)) for argument in several
+            )
 
 
-def _expanded(
-    argument: str,
-    stdin: BinaryIO | None,
-    null_separated: bool,
-    on_ignored: Callable[[str], None],
-    on_hidden: Callable[[str], None],
-) -> Iterator[str | None]:
-    if argument == "-" and stdin is not None:
-        yield from _listed(stdin, null_separated)
-    elif os.path.isdir(argument):
+def begun(groups: Iterator[Iterable[str]], most: int) -> tuple[list[str], Iterator[Iterable[str]]]:
+    """Read ahead: return the first paths, at most `most` and of one group, and all groups with these in them."""
+    for group in groups:
+        paths = iter(group)
+        if head := list(islice(paths, most)):
+            return head, chain([chain(head, paths)], groups)
+    return [], iter(())
+
+
+def _or(when_empty: Callable[[], None], items: Iterable[Item]) -> Iterator[Item]:
+    """Pass items on, and call when there were none."""
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        when_empty()
+
+
+def _expanded(argument: str, on_ignored: Callable[[str], None], on_hidden: Callable[[str], None]) -> Iterator[str]:
+    if os.path.isdir(argument):
         for path in walk(argument, on_hidden=on_hidden):
             if is_image_name(path) or os.path.isdir(path):
                 yield path
@@ -82,7 +98,7 @@ def _expanded(
             if not os.path.isdir(path):
                 yield path
             elif "**" not in argument:  # which gives the files in it as well
-                yield from _expanded(path, None, False, on_ignored, on_hidden)
+                yield from _expanded(path, on_ignored, on_hidden)
     else:
         yield argument
 
@@ -90,11 +106,11 @@ def _expanded(
 def _matches(pattern: str, on_hidden: Callable[[str], None]) -> Iterator[str]:
     """Yield what a pattern stands for, sorted; system folders count only where they are written out."""
     parts = pattern.split("/")
-    literal = next(count for count in range(len(parts) + 1) if not os.path.lexists("/".join(parts[: count + 1]) or "/"))
+    literal = next(end for end in range(len(parts) + 1) if not os.path.lexists("/".join(parts[: end + 1]) or "/"))
     escaped = "/".join([*map(glob.escape, parts[:literal]), *parts[literal:]])
     for path in sorted(glob.glob(escaped, recursive=True)):
         names = path.split("/")
-        system = [place for place, name in enumerate(names) if name.casefold() in SYSTEM_NAMES and name not in parts]
+        system = [depth for depth, name in enumerate(names) if name.casefold() in SYSTEM_NAMES and name not in parts]
         if system:  # names with a dot are glob's own business
             on_hidden("/".join(names[: system[0] + 1]))
         else:
@@ -114,7 +130,7 @@ def walk(
     Args:
         folder: where to begin, whatever its name.
         follow: asked about each symbolic link, to a file or a folder, whether it counts.
-        on_hidden: told each hidden folder.
+        on_hidden: receives each hidden folder.
     """
     seen: set[tuple[int, int]] = set()
     pending = [folder]
@@ -157,7 +173,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
-def _listed(stdin: BinaryIO, null_separated: bool) -> Iterator[str | None]:
+def _listed(stdin: BinaryIO, null_separated: bool) -> Iterator[list[str]]:
+    """Yield the paths that came together, as soon as they are there."""
     pending, separator = b"", b"\0" if null_separated else b"\n"
     # read1 returns what is there: a slow producer gets its answers as it writes.
     while chunk := stdin.read1(65536) if hasattr(stdin, "read1") else stdin.read(65536):
@@ -166,7 +183,7 @@ def _listed(stdin: BinaryIO, null_separated: bool) -> Iterator[str | None]:
                 "-: standard input holds NUL bytes: type -0 if they end paths; pictures are not read there"
             )
         *whole, pending = (pending + chunk).split(separator)
-        yield from (os.fsdecode(path) for path in whole if path)
-        yield None
+        if paths := [os.fsdecode(path) for path in whole if path]:
+            yield paths
     if pending:
-        yield os.fsdecode(pending)
+        yield [os.fsdecode(pending)]

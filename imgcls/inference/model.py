@@ -6,11 +6,11 @@ is named in `registry.BACKENDS` and imported only when a file of its kind is loa
 
 from __future__ import annotations
 
-import itertools
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from imgcls.config import check_number
-from imgcls.errors import CheckpointError, ImageError, UsageError, nearest
+from imgcls.errors import ImageError, NonFiniteError, UsageError, nearest
 from imgcls.files import at_hand
 from imgcls.inference.inputs import WAYS, expand
-from imgcls.inference.pool import Decoded, Picture, decoded
+from imgcls.inference.pool import HANDFUL, Decoded, Picture, decoded
 from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
 from imgcls.pixels.dim import is_deep, nearly_black
@@ -35,8 +35,45 @@ Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Rule:
+    """How the probabilities of classes become one answer.
+
+    Attributes:
+        classes: their names.
+        top_k: how many of them a prediction lists.
+        threshold: two classes: the positive one is the answer from this probability on; more classes: below it
+            there is no answer; None: the most probable class is.
+        positive: index of the positive of two classes.
+    """
+
+    classes: tuple[str, ...]
+    top_k: int = 1
+    threshold: float | None = None
+    positive: int = 1
+
+    def prediction(self, path: str, probabilities: npt.NDArray[np.float64], dim: bool = False) -> Prediction:
+        """Return the answer for an image.
+
+        Args:
+            path: its name.
+            probabilities: of the classes, float64 [classes].
+            dim: whether nearly nothing is left of it: see `pixels.dim`.
+        """
+        classes, threshold = self.classes, self.threshold
+        order = np.argsort(-probabilities, kind="stable")[: self.top_k]
+        top = tuple(Score(classes[index], float(probabilities[index])) for index in order)
+        best = int(order[0])
+        if threshold is not None and len(classes) == 2:
+            best = self.positive if probabilities[self.positive] >= threshold else 1 - self.positive
+        confidence = float(probabilities[best])
+        if threshold is not None and len(classes) > 2 and confidence < threshold:
+            return Prediction(path=path, confidence=confidence, top=top, below_threshold=True, dim=dim)
+        return Prediction(path=path, class_name=classes[best], confidence=confidence, top=top, dim=dim)
+
+
+@dataclass(frozen=True)
 class Model:
-    """A checkpoint ready to predict.
+    """A checkpoint ready to predict. Several threads may use it at once.
 
     Attributes:
         card: classes, preprocessing, metrics: what the checkpoint says of itself.
@@ -52,7 +89,7 @@ class Model:
 
     def predict(
         self,
-        images: Picture | Iterable[Picture | None],
+        images: Picture | Iterable[Picture],
         *,
         top_k: int = 1,
         threshold: float | None = None,
@@ -64,7 +101,7 @@ class Model:
 
         Args:
             images: the path of a file, a PIL image, or an array uint8 [height, width, 3] in RGB or [height, width] in
-                grey; or an iterable of these, read lazily, in which None asks for the answers to what came before it.
+                grey; or an iterable of these, read lazily.
             top_k: how many classes `Prediction.top` lists.
             threshold: two classes: the positive one is the answer from this probability on; more classes: below
                 it there is no answer (`below_threshold`).
@@ -76,7 +113,7 @@ class Model:
         Raises:
             UsageError: an option out of its bounds, something that is no image at all, or a `positive` that is no class
                 or one of more than two.
-            CheckpointError: the network gives NaN or infinite logits.
+            NonFiniteError: the network gives NaN or infinite logits.
         """
         check_number("--top-k", top_k, int, low=1)
         check_number("--batch-size", batch_size, int, low=1)
@@ -87,50 +124,38 @@ class Model:
         check_number("--workers", workers, int, low=0)
         index = 1 if positive is None else positive_index(self.card.classes, positive)
         threshold = 0.5 if positive is not None and threshold is None else threshold
+        rule = Rule(self.card.classes, top_k, threshold, index)
         several: Any = [images] if _is_one(images) or not isinstance(images, Iterable) else images
-        return self._predictions(several, top_k, threshold, index, batch_size, workers)
+        return self._predictions(decoded(several, self.card.preprocess, workers), batch_size, rule)
 
-    def _predictions(
-        self, images: Any, top_k: int, threshold: float | None, positive: int, batch_size: int, workers: int
-    ) -> Iterator[Prediction]:
-        batch: list[Decoded] = []
-        for item in itertools.chain(decoded(images, self.card.preprocess, workers), [None]):
-            if item is not None:
-                batch.append(item)
-            if item is None or len(batch) == batch_size:
-                yield from self._answers(batch, top_k, threshold, positive)
-                batch = []
+    def answers(self, frames: Pixels) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the classes, float64 [n, classes].
 
-    def _answers(
-        self, batch: list[Decoded], top_k: int, threshold: float | None, positive: int
-    ) -> Iterator[Prediction]:
-        images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
-        frames = np.stack(images) if images else np.empty((0, 1, 1, 3), dtype=np.uint8)
-        black = iter(nearly_black(frames, self.card.preprocess))
-        logits = self.logits(frames) if images else np.empty((0, len(self.card.classes)), dtype=np.float32)
+        Args:
+            frames: network inputs, uint8 [n, size, size, 3], as `pixels.transform` makes them.
+
+        Raises:
+            NonFiniteError: the network gives NaN or infinite logits.
+        """
+        logits = self.logits(frames)
         if not np.isfinite(logits).all():
-            raise CheckpointError("the network gives NaN or infinite logits; use an earlier checkpoint")
-        rows = iter(softmax(logits)) if images else iter(())
-        for path, pixels in batch:
-            if isinstance(pixels, ImageError):
-                yield Prediction(path=path, error=str(pixels))
-            else:
-                answer = self._answer(path, next(rows), top_k, threshold, positive)
-                yield replace(answer, dim=True) if next(black) and is_deep(path) else answer
+            raise NonFiniteError()
+        return softmax(logits)
 
-    def _answer(
-        self, path: str, probabilities: npt.NDArray[np.float64], top_k: int, threshold: float | None, positive: int
-    ) -> Prediction:
-        classes = self.card.classes
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        top = tuple(Score(classes[index], float(probabilities[index])) for index in order)
-        best = int(order[0])
-        if threshold is not None and len(classes) == 2:
-            best = positive if probabilities[positive] >= threshold else 1 - positive
-        confidence = float(probabilities[best])
-        if threshold is not None and len(classes) > 2 and confidence < threshold:
-            return Prediction(path=path, confidence=confidence, top=top, below_threshold=True)
-        return Prediction(path=path, class_name=classes[best], confidence=confidence, top=top)
+    def _predictions(self, items: Iterator[Decoded], batch_size: int, rule: Rule) -> Iterator[Prediction]:
+        while batch := list(islice(items, batch_size)):
+            frames = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
+            known = iter(self._known(np.stack(frames)) if frames else ())
+            for path, pixels in batch:
+                if isinstance(pixels, ImageError):
+                    yield Prediction(path=path, error=str(pixels))
+                else:
+                    probabilities, black = next(known)
+                    yield rule.prediction(path, probabilities, dim=black and is_deep(path))
+
+    def _known(self, frames: Pixels) -> Iterator[tuple[npt.NDArray[np.float64], bool]]:
+        """Return the probabilities of each frame, and whether it is nearly black."""
+        return zip(self.answers(frames), nearly_black(frames, self.card.preprocess).tolist(), strict=True)
 
 
 def positive_index(classes: Sequence[str], name: str, model: str = "the model") -> int:
@@ -183,15 +208,18 @@ def predict(
     def refuse(argument: str) -> None:
         raise UsageError(f"{argument}: no images found; {WAYS}")
 
-    def found() -> Iterator[Picture | None]:
+    def found() -> Iterator[Picture]:
         given: Any = [images] if _is_one(images) else images
         for image in given:
             if isinstance(image, (str, os.PathLike)):
-                yield from expand([os.fspath(image)], on_empty=refuse)
+                yield from chain.from_iterable(expand([os.fspath(image)], on_empty=refuse))
             else:
                 yield image
 
-    return list(load(ckpt, device, amp).predict(found(), **options))
+    pictures = found()
+    head = list(islice(pictures, HANDFUL + 1))
+    model = load(ckpt, device, amp, few=len(head) <= HANDFUL)
+    return list(model.predict(chain(head, pictures), **options))
 
 
 def _is_one(images: object) -> bool:
@@ -199,13 +227,14 @@ def _is_one(images: object) -> bool:
     return isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
 
 
-def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bool = False) -> Model:
+def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bool = False, few: bool = False) -> Model:
     """Load a checkpoint for prediction.
 
     Args:
         path: a checkpoint of `imgcls train`, or an `.onnx` file of `imgcls export`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         amp: mixed precision, CUDA only; else float32 throughout.
+        few: be ready soon rather than fast, for `pool.HANDFUL` images or none.
 
     Raises:
         UsageError: no such file, or no such device.
@@ -216,7 +245,7 @@ def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bo
         near = at_hand(path, (".pt", ".onnx"))
         hint = f" (did you mean '{near}'?)" if near else ""
         raise UsageError(f"--ckpt {path}: no such file{hint}; train first, or name a checkpoint")
-    model: Model = resolve(backend(path))(path, device, amp)
+    model: Model = resolve(backend(path))(path, device, amp, few)
     return model
 
 

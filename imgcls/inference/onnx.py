@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from imgcls.config import parse_device
 from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.inference.model import Logits, Model
-from imgcls.inference.pool import HANDFUL
 from imgcls.machine import available_cpus
 from imgcls.pixels.decode import Pixels
 from imgcls.schema import CARD_NAME, ModelCard, check_content
@@ -28,15 +29,51 @@ HOLDOUT_CONTENT = "imgcls.holdout_content"  # not in older files
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
-def load(path: str, device: str = "auto", amp: bool = False, quick: bool = True) -> Model:
+@dataclass(frozen=True)
+class Network:
+    """What `Model.logits` of such a file is: a session and what it takes.
+
+    Attributes:
+        path: the file.
+        session: onnxruntime's; several threads may run it at once.
+        levels: whether it takes uint8 levels 0..255; else float32 0..1.
+        classes: how many logits it gives for an image.
+    """
+
+    path: str
+    session: InferenceSession
+    levels: bool
+    classes: int
+
+    def __call__(self, pixels: Pixels) -> Logits:
+        """Return logits float32 [batch, classes] of images uint8 [batch, height, width, 3].
+
+        Raises:
+            CheckpointError: the network cannot be run, or its answer is of another shape.
+        """
+        batch: Any = pixels.transpose(0, 3, 1, 2)
+        if not self.levels:
+            batch = batch.astype(np.float32) / 255
+        (images,), (answer,) = self.session.get_inputs(), self.session.get_outputs()
+        try:
+            result: Logits = self.session.run([answer.name], {images.name: np.ascontiguousarray(batch)})[0]
+        except Exception as error:  # onnxruntime has a class for each kind of failure
+            problem = f"cannot be run on {len(batch)} images: {_first_line(error)}"
+            raise CheckpointError(f"{self.path}: {problem}") from error
+        if result.shape != (len(batch), self.classes):
+            problem = f"gives logits {list(result.shape)} for {len(batch)} images"
+            raise CheckpointError(f"{self.path}: {problem}; export the checkpoint again")
+        return result
+
+
+def load(path: str, device: str = "auto", amp: bool = False, few: bool = False) -> Model:
     """Load an exported ONNX file; see `imgcls.inference.model.load`.
 
     Args:
         path: the file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         amp: not for these files.
-        quick: answer a handful of images without onnxruntime's optimisation, which takes 0.08 s for resnet18 and
-            saves 8 ms for each image; more images get it. False: optimise at once.
+        few: without onnxruntime's optimisation, which takes 0.08 s for resnet18 and saves 8 ms for each image.
 
     Raises:
         UsageError: onnxruntime is not installed or has no such device, or `amp` is asked for.
@@ -44,46 +81,34 @@ def load(path: str, device: str = "auto", amp: bool = False, quick: bool = True)
     """
     if amp:
         raise UsageError(f"--amp: {path} runs in float32; drop --amp")
-    session = _open(path, device, optimised=not quick)
+    session = _open(path, device, optimised=not few)
     try:
         metadata = session.get_modelmeta().custom_metadata_map
         card = ModelCard.from_dict(json.loads(metadata[CARD_NAME]))
-        holdout, content = (
-            np.frombuffer(base64.b64decode(text), dtype="<i8")
-            for text in (metadata[HOLDOUT], metadata.get(HOLDOUT_CONTENT, ""))
-        )
+        holdout = _hashes(metadata[HOLDOUT])
+        content = _hashes(metadata.get(HOLDOUT_CONTENT, ""))
         check_content(holdout, content)
-        (images,), (answer,) = session.get_inputs(), session.get_outputs()
-        size = card.preprocess.size
-        if images.shape[1:] != [3, size, size] or answer.shape[1:] != [len(card.classes)]:
-            raise ValueError(f"{images.shape} to {answer.shape} is not what its card says")
-        is_float = TYPES[images.type] == "float32"
-        if answer.type != "tensor(float)":
-            raise ValueError(f"its answers are {answer.type}")
+        network = Network(path, session, _takes_levels(session, card), len(card.classes))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path}: not made by imgcls export ({what}); export the checkpoint again") from error
+    return Model(card, network, holdout, content)
 
-    undecided = quick
 
-    def logits(pixels: Pixels) -> Logits:
-        nonlocal session, undecided
-        if undecided and len(pixels) > HANDFUL:
-            session = _open(path, device, optimised=True)
-        undecided = False  # for good: later the file may be another
-        batch: Any = pixels.transpose(0, 3, 1, 2)
-        if is_float:
-            batch = batch.astype(np.float32) / 255
-        try:
-            result: Logits = session.run([answer.name], {images.name: np.ascontiguousarray(batch)})[0]
-        except Exception as error:  # onnxruntime has a class for each kind of failure
-            raise CheckpointError(f"{path}: cannot be run on {len(batch)} images: {_first_line(error)}") from error
-        if result.shape != (len(batch), len(card.classes)):
-            problem = f"gives logits {list(result.shape)} for {len(batch)} images"
-            raise CheckpointError(f"{path}: {problem}; export the checkpoint again")
-        return result
+def _hashes(text: str) -> npt.NDArray[np.int64]:
+    return np.frombuffer(base64.b64decode(text), dtype="<i8")
 
-    return Model(card, logits, holdout, content)
+
+def _takes_levels(session: InferenceSession, card: ModelCard) -> bool:
+    """Hold a network's shapes and types against its card; return whether it takes uint8. KeyError or ValueError."""
+    (images,), (answer,) = session.get_inputs(), session.get_outputs()
+    size = card.preprocess.size
+    if images.shape[1:] != [3, size, size] or answer.shape[1:] != [len(card.classes)]:
+        raise ValueError(f"{images.shape} to {answer.shape} is not what its card says")
+    levels = TYPES[images.type] == "uint8"
+    if answer.type != "tensor(float)":
+        raise ValueError(f"its answers are {answer.type}")
+    return levels
 
 
 def _open(path: str, device: str, optimised: bool) -> InferenceSession:

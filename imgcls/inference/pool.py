@@ -1,15 +1,16 @@
-"""The decoding pool: images read, decoded and transformed by threads, handed back in order.
+"""Work that threads do in order, such as decoding: images read, decoded and transformed.
 
-Threads, not processes: Pillow releases the interpreter while it decodes and resizes. Knows nothing of networks.
+Threads, not processes: Pillow releases the interpreter while it decodes and resizes.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,39 @@ from imgcls.schema import Preprocess
 
 Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]  # the path of a file, or what is in memory already
 Decoded = tuple[str, Pixels | ImageError]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-HANDFUL = 4  # the first images, for which starting threads is not worth it
+HANDFUL = 4  # images for which it is not worth it to start threads, or to optimise a network
 
 
-def decoded(
-    pictures: Iterable[Picture | None], preprocess: Preprocess, workers: int, ahead: int = 128
-) -> Iterator[Decoded | None]:
-    """Yield (name, uint8 [size, size, 3] or the ImageError) for each picture, in order; None is passed on in its place.
+def ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
+    """Yield what a function makes of each item, in their order, computed by threads.
+
+    Args:
+        function: what it raises comes in its turn.
+        items: read lazily, at most `ahead` beyond what was yielded.
+        workers: threads; 0: the calling one.
+        ahead: bound on the results that wait.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) >= ahead or pending[0].done():
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def decoded(pictures: Iterable[Picture], preprocess: Preprocess, workers: int, ahead: int = 128) -> Iterator[Decoded]:
+    """Yield (name, uint8 [size, size, 3] or the ImageError) for each picture, in order.
 
     Args:
         pictures: read lazily, at most `ahead` beyond what was yielded.
@@ -37,25 +63,13 @@ def decoded(
         workers: decoding threads; 0 decodes in the calling thread.
         ahead: bound on the images held.
     """
-    executor: ThreadPoolExecutor | None = None
-    pending: deque[Future[Decoded]] = deque()
-    try:
-        for number, picture in enumerate(pictures):
-            if picture is None:
-                yield from (pending.popleft().result() for _ in range(len(pending)))
-                yield None
-            elif workers == 0 or number < HANDFUL:
-                yield _read(number, picture, preprocess)
-            else:
-                executor = executor or ThreadPoolExecutor(workers, thread_name_prefix="decode")
-                pending.append(executor.submit(_read, number, picture, preprocess))
-                if len(pending) >= ahead or pending[0].done():
-                    yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+
+    def numbered(item: tuple[int, Picture]) -> Decoded:
+        return _read(*item, preprocess)
+
+    items = enumerate(pictures)
+    yield from map(numbered, islice(items, HANDFUL))
+    yield from ordered(numbered, items, workers, ahead)
 
 
 def _read(number: int, picture: Picture, preprocess: Preprocess) -> Decoded:

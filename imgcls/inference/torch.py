@@ -1,90 +1,78 @@
-"""The torch back end of `imgcls.inference`, and any back end as a torch module for `imgcls evaluate`.
-
-Knows neither paths of images nor probabilities.
-"""
+"""The torch back end: a checkpoint turned into a function from images to logits, of arrays and of tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from imgcls import checkpoint
 from imgcls.device import choose_amp, choose_device, full_float32
-from imgcls.inference import model as inference
 from imgcls.inference.model import Logits, Model
 from imgcls.models.classifier import build_model
 from imgcls.pixels.decode import Pixels
-from imgcls.registry import BACKENDS
-from imgcls.schema import ModelCard
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A trained model in torch's terms.
+@dataclass(frozen=True, kw_only=True)
+class TensorModel(Model):
+    """A model that takes tensors too, on its device.
 
     Attributes:
-        model: uint8 [B, 3, S, S] to logits [B, classes], in eval mode.
-        card: what the file says of itself.
-        holdout: sorted hashes of the names of the images held out in training, int64.
-        holdout_content: hashes of their content in the same order, int64; empty: not recorded.
+        network: uint8 [B, 3, S, S] to logits [B, classes], in eval mode.
         device: where batches go.
         amp: autocast type, None for float32.
     """
 
-    model: nn.Module
-    card: ModelCard
-    holdout: npt.NDArray[np.int64]
-    holdout_content: npt.NDArray[np.int64]
+    network: nn.Module
     device: torch.device
-    amp: torch.dtype | None
+    amp: torch.dtype | None = None
 
 
-class Foreign(nn.Module):
-    """A model of another back end."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.answer = model.logits
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images uint8 [B, 3, S, S] on the CPU to logits float32 [B, classes]."""
-        return torch.from_numpy(self.answer(images.permute(0, 2, 3, 1).numpy()))
-
-
-def open_model(path: str, device: str, amp: bool) -> Opened:
-    """Open a checkpoint or an exported file, as `imgcls.inference.model.load` does.
-
-    Raises:
-        UsageError: no such file, or no such device.
-        CheckpointError: the file is not a checkpoint, or damaged.
-    """
-    if inference.backend(path) != BACKENDS[""]:
-        loaded = inference.load(path, device, amp)
-        return Opened(Foreign(loaded), loaded.card, loaded.holdout, loaded.holdout_content, torch.device("cpu"), None)
+def load(path: str, device: str = "auto", amp: bool = False, few: bool = False) -> TensorModel:
+    """Load a checkpoint; see `imgcls.inference.model.load`. A few images and many are the same to it."""
     stored = checkpoint.load(path)
-    place, _ = choose_device(device)
-    precision, _ = choose_amp(amp, place)
+    chosen, _ = choose_device(device)
+    precision, _ = choose_amp(amp, chosen)
     full_float32()
-    model = build_model(stored.card, stored.model).to(place).eval()
-    if place.type != "mps":
-        model = model.in_channels_last()
-    return Opened(model, stored.card, stored.holdout, stored.holdout_content, place, precision)
-
-
-def load(path: str, device: str, amp: bool) -> Model:
-    """Load a checkpoint; see `imgcls.inference.model.load`."""
-    opened = open_model(path, device, amp)
+    network = build_model(stored.card, stored.model).to(chosen).eval()
+    if chosen.type != "mps":
+        network = network.in_channels_last()
 
     @torch.inference_mode()
     def logits(images: Pixels) -> Logits:
-        batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(opened.device)
-        with torch.autocast(opened.device.type, opened.amp, enabled=opened.amp is not None):
-            answer = opened.model(batch)
+        batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(chosen)
+        with torch.autocast(chosen.type, precision, enabled=precision is not None):
+            answer = network(batch)
         result: Logits = answer.float().cpu().numpy()
         return result
 
-    return Model(opened.card, logits, opened.holdout, opened.holdout_content)
+    return TensorModel(
+        stored.card, logits, stored.holdout, stored.holdout_content, network=network, device=chosen, amp=precision
+    )
+
+
+class Foreign(nn.Module):
+    """The network of another back end, which takes arrays."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.logits = model.logits
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images uint8 [B, 3, S, S] on the CPU to logits float32 [B, classes]."""
+        return torch.from_numpy(self.logits(images.permute(0, 2, 3, 1).numpy()))
+
+
+def with_tensors(model: Model) -> TensorModel:
+    """Return a model of any back end as one that takes tensors."""
+    if isinstance(model, TensorModel):
+        return model
+    return TensorModel(
+        card=model.card,
+        logits=model.logits,
+        holdout=model.holdout,
+        holdout_content=model.holdout_content,
+        network=Foreign(model),
+        device=torch.device("cpu"),
+    )

@@ -241,7 +241,7 @@ def test_the_folder_and_the_table_are_written_and_said(
         assert result.stderr.endswith(f"report and pictures: {out}\npredictions: {rows}\n")
         assert (out / "report.json").read_text() == result.stdout
         pictures = {"confusion.png", "examples.png"} | ({"roc.png"} if name == "two" else set())
-        assert set(os.listdir(out)) == {"report.json"} | pictures
+        assert set(os.listdir(out)) == {"report.json", "metrics.csv"} | pictures
         assert all((out / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
         table = list(csv.DictReader(rows.read_text().splitlines()))
         assert np.mean([int(row["correct"]) for row in table]) == json.loads(result.stdout)["accuracy"]
@@ -254,10 +254,10 @@ def test_the_folder_and_the_table_are_written_and_said(
 def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     """See to it that nothing is evaluated."""
 
-    def count(*arguments: object, **options: object) -> None:
+    def validate(*arguments: object, **options: object) -> None:
         pytest.fail("the evaluation has begun")
 
-    monkeypatch.setattr(module, "count", count)
+    monkeypatch.setattr(module, "validate", validate)
 
 
 def refused(result: Result, code: Exit) -> str:

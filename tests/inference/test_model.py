@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageFile
 
-from imgcls.errors import UsageError
+from imgcls.errors import NonFiniteError, UsageError
 from imgcls.inference import model as module
-from imgcls.inference.model import Model, load, softmax
+from imgcls.inference.model import Model, Rule, load, predict, softmax
+from imgcls.pixels.transform import read
 from imgcls.schema import ModelCard, Prediction, Preprocess, Pretrained
 
 
@@ -107,6 +109,35 @@ def test_predictions_are_streamed(paths: dict[str, str]) -> None:
     next(answers)
     assert len(taken) < 20
     answers.close()  # type: ignore[attr-defined]
+
+
+def test_probabilities_can_be_had_of_network_inputs_without_any_file(paths: dict[str, str]) -> None:
+    """What a server would put together into batches of its own; `predict` gives the same."""
+    model = fake(("red", "green", "blue"))
+    frames = np.stack([read(paths[name], model.card.preprocess) for name in ("blue", "olive")])
+    probabilities = model.answers(frames)
+    assert probabilities.dtype == np.float64
+    assert probabilities.shape == (2, 3)
+    rule = Rule(model.card.classes, top_k=3)
+    given = [rule.prediction(paths[name], row) for name, row in zip(("blue", "olive"), probabilities, strict=True)]
+    assert given == list(model.predict([paths["blue"], paths["olive"]], top_k=3))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_an_error_of_their_own(paths: dict[str, str], value: float) -> None:
+    model = fake(("red", "green"))
+    broken = Model(model.card, lambda frames: np.full((len(frames), 2), value, dtype=np.float32), model.holdout)
+    with pytest.raises(NonFiniteError, match="the network gives NaN or infinite logits; use an earlier checkpoint"):
+        list(broken.predict(paths["red"]))
+
+
+def test_several_threads_predict_at_once_and_get_what_one_gets(paths: dict[str, str]) -> None:
+    model = fake(("red", "green", "blue"))
+    names = list(paths.values()) * 5
+    serial = list(model.predict(names, batch_size=3, workers=2))
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: list(model.predict(names, batch_size=3, workers=2)), range(8)))
+    assert found == [serial] * 8
 
 
 def test_top_k_lists_the_best_classes_first(paths: dict[str, str]) -> None:
@@ -233,8 +264,8 @@ def test_what_is_no_rgb_picture_of_8_bits_fails_alone(paths: dict[str, str]) -> 
 
 
 def test_what_is_no_image_at_all_is_refused() -> None:
-    for images in (1, [1]):
-        with pytest.raises(UsageError, match="image 0 is int: give a path"):
+    for images in (1, [1], [None]):
+        with pytest.raises(UsageError, match=r"image 0 is (int|NoneType): give a path"):
             list(fake(("red", "green")).predict(images))  # type: ignore[arg-type]
 
 
@@ -260,10 +291,10 @@ def test_loading_a_missing_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_the_back_end_is_chosen_by_the_files_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = fake(("red", "green"))
-    asked: list[tuple[str, str, bool]] = []
+    asked: list[tuple[str, str, bool, bool]] = []
 
-    def back_end(path: str, device: str, amp: bool) -> Model:
-        asked.append((path, device, amp))
+    def back_end(path: str, device: str, amp: bool, few: bool) -> Model:
+        asked.append((path, device, amp, few))
         return wanted
 
     monkeypatch.setattr(module, "BACKENDS", {"": "other:load", ".onnx": "onnx:load"})
@@ -271,4 +302,8 @@ def test_the_back_end_is_chosen_by_the_files_extension(tmp_path: Path, monkeypat
     path = tmp_path / "model.ONNX"
     path.touch()
     assert load(str(path), device="cpu") is wanted
-    assert asked == [(str(path), "cpu", False)]
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    for images in (4, 5):
+        assert len(predict([pixels] * images, path)) == images
+    assert [options[:-1] for options in asked] == [(str(path), "cpu", False), *[(str(path), "auto", False)] * 2]
+    assert [options[-1] for options in asked] == [False, True, False], "whether they are few"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +101,48 @@ def test_predict_answers_from_an_onnx_file(run: Run, network: Path, pictures: li
     assert f"{network}: means, epoch 0, not validated; from scratch" in result.stderr
 
 
-def test_a_handful_of_images_is_not_worth_an_optimised_session(network: Path, opened: list[Any]) -> None:
-    """The first batch decides, for good."""
-    few, many = load(str(network)), load(str(network))
-    answers = [few.logits(pixels(count)) for count in (1, 7)]
-    assert len(opened) == 2
-    np.testing.assert_allclose(many.logits(pixels(7)), answers[1], rtol=1e-5)
-    many.logits(pixels(7))
-    assert len(opened) == 3
+def test_a_handful_of_images_is_not_worth_an_optimised_session(
+    run: Run, network: Path, pictures: list[Path], opened: list[Any], levels: list[Any]
+) -> None:
+    """Decided before the first answer, by what was named; standard input may bring many."""
+    none, usual = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        onnxruntime.SessionOptions().graph_optimization_level,
+    )
+    listed = "\n".join(map(str, pictures)).encode()
+    assert run("predict", *pictures, pictures[0], "--ckpt", network).exit_code == Exit.DONE
+    assert run("predict", *pictures, *pictures, "--ckpt", network, "--batch-size", 2).exit_code == Exit.DONE
+    assert run("predict", "-", "--ckpt", network, stdin=listed).exit_code == Exit.DONE
+    assert run("info", network).exit_code == Exit.DONE
+    load(str(network))
+    assert levels == [none, usual, usual, none, usual]
+    assert len(opened) == 5, "one session each"
+
+
+def test_several_threads_get_the_answers_that_one_gets(network: Path, opened: list[Any]) -> None:
+    model = load(str(network))
+    batches = [pixels(count) for count in (1, 9, 3, 64, 2, 33)] * 5
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(model.logits, batches))
+    assert len(opened) == 1
+    for found, batch in zip(together, batches, strict=True):
+        np.testing.assert_array_equal(found, model.logits(batch))
+
+
+def test_a_slow_producer_gets_each_answer_before_it_writes_the_next_path(network: Path, pictures: list[Path]) -> None:
+    line = [sys.executable, "-m", "imgcls", "predict", "-", "--ckpt", str(network)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        for path in pictures:
+            process.stdin.write(f"{path}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.readline().split(b"\t")[:2] == [os.fsencode(path), path.stem.encode()]
+        process.stdin.close()
+        assert process.wait() == Exit.DONE
+        watchdog.cancel()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -150,6 +187,20 @@ print(*sys.modules)
 
 
 # Devices -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def levels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """How far each session is to optimise its network."""
+    found: list[Any] = []
+    session = onnxruntime.InferenceSession
+
+    def open_session(path: str, options: Any, providers: list[Any]) -> Any:
+        found.append(options.graph_optimization_level)
+        return session(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    return found
 
 
 @pytest.fixture

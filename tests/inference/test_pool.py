@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,40 @@ from drawing import draw_tree
 from PIL import Image
 
 from imgcls.errors import ImageError
-from imgcls.inference.pool import HANDFUL, decoded
+from imgcls.inference.pool import HANDFUL, decoded, ordered
 from imgcls.pixels.decode import decode
 from imgcls.pixels.transform import transform
 from imgcls.schema import Preprocess
 
 PREPROCESS = Preprocess(size=16, resize=18)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("ahead", [1, 4, 100])
+def test_ordered_work_comes_in_order_whatever_takes_longest(workers: int, ahead: int) -> None:
+    def slowly(number: int) -> int:
+        time.sleep(0.01 * (number % 3 == 0))
+        return number**2
+
+    assert list(ordered(slowly, range(20), workers, ahead)) == [number**2 for number in range(20)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_the_function_raises_comes_in_its_turn(workers: int) -> None:
+    stream = ordered(lambda number: 6 // (3 - number), iter(range(10)), workers, 8)
+    assert [next(stream) for _ in range(3)] == [2, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+
+
+def test_several_threads_work_at_once() -> None:
+    barrier = threading.Barrier(3, timeout=20)
+
+    def together(number: int) -> int:
+        barrier.wait()
+        return number
+
+    assert list(ordered(together, range(9), 3, 9)) == list(range(9))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +62,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 30])
 def test_answers_come_in_order_with_each_error_in_its_place(paths: list[str], workers: int, count: int) -> None:
-    answers = [answer for answer in decoded(iter(paths[:count]), PREPROCESS, workers, ahead=4) if answer is not None]
+    answers = list(decoded(iter(paths[:count]), PREPROCESS, workers, ahead=4))
     assert [path for path, _ in answers] == paths[:count]
     for number, (path, pixels) in enumerate(answers):
         if number % 7 == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from small_runs import Run, built, run, tiny
 
 from imgcls import registry
 from imgcls.errors import CheckpointError, UsageError
-from imgcls.inference.torch import load
+from imgcls.inference.model import Model
+from imgcls.inference.torch import load, with_tensors
 
 pytest_plugins = ("small_runs",)
 
@@ -43,6 +45,29 @@ def test_an_image_gets_the_same_answer_in_any_company(trained: Run) -> None:
     together = model.logits(pixels)
     alone = np.concatenate([model.logits(image[None]) for image in pixels])
     assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_several_threads_get_the_answers_that_one_gets(trained: Run) -> None:
+    model = load(str(trained.folder / "best.pt"), "cpu", amp=False)
+    generator = np.random.default_rng(2)
+    batches = [generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8) for count in (1, 9, 3, 32, 2)] * 4
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(model.logits, batches))
+    for found, batch in zip(together, batches, strict=True):
+        assert np.array_equal(found, model.logits(batch))
+
+
+def test_any_model_can_take_tensors(trained: Run) -> None:
+    """A checkpoint's own network does, on its device; that of another back end is called with arrays."""
+    model = load(str(trained.folder / "best.pt"), "cpu", amp=False)
+    assert with_tensors(model) is model
+    foreign = with_tensors(Model(model.card, model.logits, model.holdout, model.holdout_content))
+    assert (foreign.card, foreign.device.type, foreign.amp) == (model.card, "cpu", None)
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        for network in (model.network, foreign.network):
+            assert np.array_equal(network(images).numpy(), model.logits(pixels))
 
 
 def test_the_card_comes_along(trained: Run) -> None:

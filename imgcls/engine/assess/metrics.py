@@ -1,11 +1,15 @@
-"""The truth about accuracy: counts in, report out. Knows no tensors and no models."""
+"""Every figure of an evaluation in one table: its name, its function, which way is better, and how it is shown.
+
+Counts in, report out.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,49 +19,133 @@ from imgcls.schema import BinaryReport, ClassReport, Confused, ConfusionPair, Ev
 TOP = 5  # top-k accuracy that is reported, where there are more classes than that
 MOST_SQUARE = 1000  # classes up to which there is a whole confusion matrix; of 1,000 it is 9 MB of JSON
 
+Of = TypeVar("Of")
+
+
+class ClassCounts(NamedTuple):
+    """One class: its images, the images answered with it, and the images that are both."""
+
+    support: int
+    predicted: int
+    hits: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted over a split. A class x class table would need 3.8 GB for 21,841 classes.
+
+    Attributes:
+        per_class: of each class.
+        loss_sum: sum of the cross-entropy over all images.
+        top_hits: images whose class is among the `TOP` most probable.
+    """
+
+    per_class: tuple[ClassCounts, ...]
+    loss_sum: float
+    top_hits: int
+
+    @property
+    def images(self) -> int:
+        """All images."""
+        return sum(row.support for row in self.per_class)
+
+    @property
+    def correct(self) -> int:
+        """The images that are answered with their own class."""
+        return sum(row.hits for row in self.per_class)
+
+
+@dataclass(frozen=True)
+class Metric(Generic[Of]):
+    """One figure.
+
+    Attributes:
+        name: the field of the report, in Python and in JSON.
+        title: what it is called where it is printed.
+        of: gives it of what was counted; None: there is nothing that it could be of.
+        shown: as a percentage, as a fraction with three digits, or as a loss.
+        higher_is_better: or lower.
+    """
+
+    name: str
+    title: str
+    of: Callable[[Of], float | None]
+    shown: Literal["percent", "fraction", "loss"] = "fraction"
+    higher_is_better: bool = True
+
+
+def top_accuracy(counts: Counts) -> float | None:
+    """Return the fraction of images whose class is among the `TOP` most probable; None where all classes are."""
+    return counts.top_hits / counts.images if len(counts.per_class) > TOP else None
+
+
+# Of all images; each is a field of `EvalReport`.
+METRICS: tuple[Metric[Counts], ...] = (
+    Metric("accuracy", "accuracy", lambda counts: counts.correct / counts.images, "percent"),
+    Metric("loss", "loss", lambda counts: counts.loss_sum / counts.images, "loss", higher_is_better=False),
+    Metric("top5", f"top-{TOP}", top_accuracy, "percent"),
+)
+
+# Of a class that has images; each is a field of `ClassReport`, and with the name of an average one of `EvalReport`.
+RATES: tuple[Metric[ClassCounts], ...] = (
+    Metric("precision", "precision", lambda row: row.hits / row.predicted if row.predicted else 0.0),
+    Metric("recall", "recall", lambda row: row.hits / row.support),
+    Metric("f1", "F1", lambda row: 2 * row.hits / (row.support + row.predicted)),
+)
+
+AVERAGES = ("macro", "weighted")  # over classes and over images, of those that have any
+
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a proportion (Wilson 1927), as fractions; (0, 1) without trials."""
     if trials == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, spread = successes / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    proportion, width = successes / trials, z * z / trials
+    centre = (proportion + width / 2) / (1 + width)
+    half = z / (1 + width) * math.sqrt(proportion * (1 - proportion) / trials + width / (4 * trials))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def summarise(
-    counts: npt.NDArray[np.int64], loss_sum: float, top_hits: int, classes: Sequence[str], split: str
-) -> EvalReport:
+def summarise(counts: Counts, classes: Sequence[str], split: str) -> EvalReport:
     """Turn counts into a report, all but which class was taken for which: see `with_pairs`.
 
     Args:
-        counts: int64 [3, classes]; for each class its images, the images predicted as it, and the images that are
-            both. A class x class table would need 3.8 GB for 21,841 classes.
-        loss_sum: sum of the cross-entropy over all images.
-        top_hits: images whose class is among the `TOP` most probable.
+        counts: of at least one image.
         classes: names.
         split: which images these were.
     """
-    assert counts.shape == (3, len(classes))
-    images, correct = int(counts[0].sum()), int(counts[2].sum())
-    rows = [_class_report(name, *column) for name, column in zip(classes, counts.T.tolist(), strict=True)]
-    averages = {}
-    for name in ("precision", "recall", "f1"):
-        rates = [(row.support, getattr(row, name)) for row in rows if row.support]
-        averages[f"macro_{name}"] = sum(rate for _, rate in rates) / len(rates)
-        averages[f"weighted_{name}"] = sum(support * rate for support, rate in rates) / images
+    rows = tuple(_class_report(name, row) for name, row in zip(classes, counts.per_class, strict=True))
+    values: dict[str, Any] = {metric.name: metric.of(counts) for metric in METRICS}
+    for rate in RATES:
+        known = [(row.support, getattr(row, rate.name)) for row in rows if row.support]
+        values[f"macro_{rate.name}"] = sum(value for _, value in known) / len(known)
+        values[f"weighted_{rate.name}"] = sum(support * value for support, value in known) / counts.images
     return EvalReport(
         split=split,
-        images=images,
-        loss=loss_sum / images,
-        accuracy=correct / images,
-        accuracy_interval=wilson(correct, images),
-        top5=top_hits / images if len(classes) > TOP else None,
-        **averages,
-        per_class=tuple(rows),
+        images=counts.images,
+        accuracy_interval=wilson(counts.correct, counts.images),
+        per_class=rows,
         classes=tuple(classes),
+        **values,
+    )
+
+
+def figures(report: EvalReport) -> dict[str, float | None]:
+    """Return every figure over all images, by name."""
+    averages = (f"{average}_{rate.name}" for average in AVERAGES for rate in RATES)
+    return {name: getattr(report, name) for name in (*(metric.name for metric in METRICS), *averages)}
+
+
+def _class_report(name: str, row: ClassCounts) -> ClassReport:
+    known = row.support > 0
+    rates: dict[str, Any] = {rate.name: rate.of(row) if known else None for rate in RATES}
+    return ClassReport(
+        class_name=name,
+        support=row.support,
+        accuracy=row.hits / row.support if known else None,
+        accuracy_interval=wilson(row.hits, row.support) if known else None,
+        **rates,
     )
 
 
@@ -90,11 +178,11 @@ def with_pairs(
         report,
         confusion=matrix,
         confusion_pairs=tuple(
-            ConfusionPair(class_name=names[i], predicted=names[j], images=count) for i, j, count in rows(slice(None))
+            ConfusionPair(class_name=names[i], predicted=names[j], images=number) for i, j, number in rows(slice(None))
         ),
         most_confused=tuple(
-            Confused(class_name=names[i], predicted=names[j], images=count, share=count / report.per_class[i].support)
-            for i, j, count in rows(worst)
+            Confused(class_name=names[i], predicted=names[j], images=number, share=number / report.per_class[i].support)
+            for i, j, number in rows(worst)
         ),
     )
 
@@ -171,19 +259,3 @@ def area_under(curve: Sequence[tuple[float, float, float | None]]) -> float:
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _class_report(name: str, support: int, predicted: int, hits: int) -> ClassReport:
-    if support == 0:
-        return ClassReport(
-            class_name=name, support=0, accuracy=None, accuracy_interval=None, precision=None, recall=None, f1=None
-        )
-    return ClassReport(
-        class_name=name,
-        support=support,
-        accuracy=hits / support,
-        accuracy_interval=wilson(hits, support),
-        precision=hits / predicted if predicted else 0.0,
-        recall=hits / support,
-        f1=2 * hits / (support + predicted),
-    )

@@ -1,6 +1,6 @@
 """What an evaluation is of: which checkpoint, which images, when, and whether these were seen in training.
 
-Claims what the checkpoint's record of its images proves, and nothing more; knows no figures.
+Claims what the checkpoint's record of its images proves, and nothing more.
 """
 
 from __future__ import annotations

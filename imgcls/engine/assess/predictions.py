@@ -1,6 +1,6 @@
-"""What an evaluation found out image by image, and the files made from it: predictions CSV, pictures, report.json.
+"""What an evaluation found out image by image, and the files made from it: tables as CSV, pictures, report.json.
 
-Knows no models. It is of one process; training, which may have several, keeps sums only.
+It is of one process; training, which may have several, keeps sums only.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.figure import Figure
 
 from imgcls import files, plots
 from imgcls.data import draws
 from imgcls.data.listing import Listing
 from imgcls.data.pictures import Pictures
+from imgcls.engine.assess.metrics import figures
+from imgcls.engine.assess.validate import Answers
 from imgcls.errors import counted
 from imgcls.inference.model import softmax
 from imgcls.schema import EvalReport, Preprocess
@@ -35,26 +36,22 @@ ROW = np.dtype(
 Rows = npt.NDArray[np.void]
 
 
-def rows(
-    logits: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, losses: torch.Tensor, positive: int
-) -> Rows:
+def rows(answers: Answers, positive: int) -> Rows:
     """Return a batch's rows.
 
     Args:
-        logits: float32 [B, classes].
-        labels: int64 [B].
-        predicted: int64 [B].
-        losses: cross-entropy, float32 [B].
+        answers: to the batch.
         positive: index of the class whose probability is kept for the ROC curve.
     """
-    probabilities = softmax(logits.cpu().numpy())
-    found = np.empty(len(labels), dtype=ROW)
-    found["label"], found["predicted"] = labels.cpu().numpy(), predicted.cpu().numpy()
-    every = np.arange(len(labels))
+    probabilities = softmax(answers.logits.cpu().numpy())
+    found = np.empty(len(probabilities), dtype=ROW)
+    found["label"] = answers.batch.labels.cpu().numpy()
+    found["predicted"] = answers.predicted.cpu().numpy()
+    every = np.arange(len(found))
     found["confidence"] = probabilities[every, found["predicted"]]
     found["class_confidence"] = probabilities[every, found["label"]]
     found["positive"] = probabilities[:, positive]
-    found["loss"] = losses.cpu().numpy()
+    found["loss"] = answers.losses.cpu().numpy()
     return found
 
 
@@ -78,8 +75,15 @@ def write_predictions(path: str, found: Rows, listing: Listing, classes: tuple[s
     files.write_text(path, "".join(lines))
 
 
+def metrics_table(report: EvalReport) -> str:
+    """Return two lines of CSV, the names and the values of every figure over all images."""
+    of = {} if report.origin is None else {"checkpoint": report.origin.checkpoint, "where": report.origin.where}
+    row = of | {"split": report.split, "images": report.images} | figures(report)
+    return files.csv_line(row) + files.csv_line(row.values())
+
+
 def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing, preprocess: Preprocess) -> None:
-    """Write report.json, confusion.png, examples.png and, for two classes, roc.png.
+    """Write report.json, metrics.csv, confusion.png, examples.png and, for two classes, roc.png.
 
     Raises:
         WriteError: the disk or folder refuses one.
@@ -95,6 +99,7 @@ def write_folder(folder: Path, report: EvalReport, found: Rows, listing: Listing
             return stack.enter_context(files.replacing(folder / name))
 
         files.write_json(begun("report.json"), report.to_dict())
+        files.write_text(begun("metrics.csv"), metrics_table(report))
         title = f"{images}, accuracy {100 * report.accuracy:.1f} %"
         plots.save(_confusion(report, title, caption), begun("confusion.png"))
         sections = _examples(found, listing, preprocess)
@@ -124,13 +129,13 @@ def _confusion(report: EvalReport, title: str, caption: str) -> Figure:
         if len(chosen) < CLASSES_DRAWN:
             chosen |= {pair.class_name, pair.predicted}
     rows = [row for row in report.per_class if row.class_name in chosen]
-    place = {row.class_name: number for number, row in enumerate(rows)}
+    number_of = {row.class_name: number for number, row in enumerate(rows)}
     table = np.zeros((len(rows), len(rows)), dtype=np.int64)
     for pair in report.confusion_pairs:
-        if pair.class_name in place and pair.predicted in place:
-            table[place[pair.class_name], place[pair.predicted]] = pair.images
+        if pair.class_name in number_of and pair.predicted in number_of:
+            table[number_of[pair.class_name], number_of[pair.predicted]] = pair.images
     title += f"\nthe {len(rows)} most confused of {len(report.classes)} classes"
-    return plots.confusion(table.tolist(), list(place), title, caption, [row.support for row in rows])
+    return plots.confusion(table.tolist(), list(number_of), title, caption, [row.support for row in rows])
 
 
 def _examples(found: Rows, listing: Listing, preprocess: Preprocess) -> list[plots.Examples]:

@@ -17,7 +17,6 @@ import sklearn.metrics
 import torch
 from loading import loader
 from small_runs import COLOURS, Run, codes, draw, of, run, tiny
-from torch import nn
 
 import imgcls
 from imgcls import checkpoint
@@ -25,9 +24,9 @@ from imgcls.checkpoint import Checkpoint
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.splits import NO_HOLDOUT, open_source
-from imgcls.engine.assess import evaluate as evaluate_module
-from imgcls.engine.assess.evaluate import count, evaluate
-from imgcls.errors import CheckpointError, DataError, Exit, UsageError
+from imgcls.engine.assess.evaluate import evaluate
+from imgcls.engine.assess.validate import validate
+from imgcls.errors import DataError, Exit, NonFiniteError, UsageError
 from imgcls.events import Event, Found, Said, Stepped
 from imgcls.models.classifier import build_model
 from imgcls.pixels.decode import decode
@@ -120,10 +119,13 @@ def of_one_image(done: Run, path: Path) -> int:
     listing = Listing("one", ArrayImages.of("one", pixels), labels, loaded.card.classes)
     batches = loader(listing, 1, preprocess=loaded.card.preprocess)
     answers: list[int] = []
-    count(
-        *(build_model(loaded.card, loaded.model), batches, listing.classes, torch.device("cpu")),
+    validate(
+        build_model(loaded.card, loaded.model),
+        batches.epoch(0),
+        listing.classes,
+        torch.device("cpu"),
         split="one",
-        each=lambda images, logits, labels, predicted, losses: answers.extend(predicted.tolist()),
+        each=lambda found: answers.extend(found.predicted.tolist()),
     )
     (answer,) = answers
     return answer
@@ -396,12 +398,11 @@ def test_without_validation_all_of_a_flat_folder_was_trained_on(tmp_path: Path) 
 # Events and errors ---------------------------------------------------------------------------------------------------
 
 
-def test_progress_is_reported(trained: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_module, "REPORT_SECONDS", -1)
+def test_progress_is_reported(trained: Run, pictures: Path) -> None:
     said: list[Event] = []
     of_best(trained, pictures, batch_size=5, report=said.append)
-    steps = of(said, Stepped)
-    assert [(step.phase, step.batch, step.batches) for step in steps] == [("val", 1, 3), ("val", 2, 3), ("val", 3, 3)]
+    step = of(said, Stepped)[-1]
+    assert (step.epoch, step.phase, step.batch, step.batches, step.loss) == (0, "val", 3, 3, None)
 
 
 def test_what_cannot_be_evaluated(trained: Run, pictures: Path, tmp_path: Path) -> None:
@@ -424,23 +425,6 @@ def test_a_network_that_answers_nan_is_refused(trained: Run, pictures: Path, tmp
     loaded = checkpoint.load(trained.folder / "best.pt")
     huge = {name: tensor * 1e38 for name, tensor in loaded.model.items()}
     checkpoint.save(tmp_path / "huge.pt", Checkpoint(loaded.card, huge, loaded.holdout))
-    with pytest.raises(CheckpointError, match="NaN or infinite") as caught:
+    with pytest.raises(NonFiniteError, match="NaN or infinite") as caught:
         evaluate(str(pictures), str(tmp_path / "huge.pt"), device="cpu", workers=0)
     assert caught.value.exit_code == Exit.CHECKPOINT
-
-
-def test_counting_leaves_the_model_in_eval_mode_and_stops_when_told(seven: Path) -> None:
-    pixels = np.zeros((9, 8, 8, 3), dtype=np.uint8)
-    listing = Listing("x", ArrayImages.of("x", pixels), np.arange(9) % 2, ("a", "b"))
-    batches = loader(listing, 2, preprocess=Preprocess(size=8, resize=8))
-
-    class Constant(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            assert not self.training
-            assert torch.is_inference_mode_enabled()
-            return torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
-
-    model = Constant().train()
-    report = count(model, batches, ("a", "b"), torch.device("cpu"), split="val", most_batches=2)
-    assert not model.training
-    assert (report.images, report.accuracy) == (4, 0.5)

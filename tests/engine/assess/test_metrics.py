@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.engine.assess import metrics
-from imgcls.engine.assess.evaluate import count
-from imgcls.engine.assess.metrics import area_under, binary, roc_curve, wilson, with_pairs
+from imgcls.engine.assess.metrics import ClassCounts, Counts, area_under, binary, roc_curve, wilson, with_pairs
+from imgcls.engine.assess.validate import validate
 from imgcls.schema import BinaryReport, Confused, EvalReport, Preprocess
 
 CLASSES = tuple("abcdefgh")
@@ -54,10 +54,13 @@ def planted(labels: npt.NDArray[np.int64], classes: int, seed: int = 0) -> tuple
     logits[torch.arange(len(labels)), torch.from_numpy(labels)] += 1.5
     batches = loader(listing, 32, preprocess=Preprocess(size=8, resize=8))
     answers: list[torch.Tensor] = []
-    report = count(
-        *(Planted(logits), batches, listing.classes, torch.device("cpu")),
+    report = validate(
+        Planted(logits),
+        batches.epoch(0),
+        listing.classes,
+        torch.device("cpu"),
         split="val",
-        each=lambda images, logits, labels, predicted, losses: answers.append(predicted),
+        each=lambda found: answers.append(found.predicted),
     )
     return with_pairs(report, labels, torch.cat(answers).numpy()), logits
 
@@ -139,10 +142,13 @@ def test_memory_grows_with_the_classes_and_not_with_their_square() -> None:
     tracemalloc.start()
     try:
         with largest:
-            report = count(
-                *(Planted(logits), batches, listing.classes, torch.device("cpu")),
+            report = validate(
+                Planted(logits),
+                batches.epoch(0),
+                listing.classes,
+                torch.device("cpu"),
                 split="val",
-                each=lambda images, logits, labels, predicted, losses: answers.append(predicted),
+                each=lambda found: answers.append(found.predicted),
             )
         report = with_pairs(report, labels, torch.cat(answers).numpy())
         assert tracemalloc.get_traced_memory()[1] < 50e6
@@ -174,11 +180,11 @@ def test_up_to_a_thousand_classes_there_is_a_whole_matrix(classes: int) -> None:
     """The pairs say the same for any number of classes."""
     labels = np.arange(300) * 7 % classes
     predicted = np.where(labels % 3 == 0, labels, labels // 2)
-    counts = np.stack(
-        [np.bincount(part, minlength=classes) for part in (labels, predicted, labels[labels == predicted])]
-    )
+    parts = (labels, predicted, labels[labels == predicted])
+    columns = np.stack([np.bincount(part, minlength=classes) for part in parts], axis=1).tolist()
+    counts = Counts(tuple(ClassCounts(*column) for column in columns), 1.0, 0)
     names = [f"c{number}" for number in range(classes)]
-    report = with_pairs(metrics.summarise(counts, 1.0, 0, names, "val"), labels, predicted)
+    report = with_pairs(metrics.summarise(counts, names, "val"), labels, predicted)
     table = sklearn.metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
     rebuilt = np.zeros_like(table)
     for pair in report.confusion_pairs:

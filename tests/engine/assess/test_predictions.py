@@ -214,14 +214,25 @@ def folder_of(report: EvalReport, folder: Path) -> set[str]:
     """Check what every folder of a report holds, and return the names in it."""
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report.to_dict()))
     names = set(os.listdir(folder))
-    for name in names - {"report.json"}:
+    (row,) = table(folder / "metrics.csv")
+    values = report.to_dict()
+    assert {name: float(value) if value else None for name, value in row.items() if name in FIGURES} == {
+        name: values[name] for name in FIGURES
+    }
+    assert report.origin is not None
+    assert list(row) == ["checkpoint", "where", "split", "images", *FIGURES]
+    assert [row["checkpoint"], row["where"]] == [report.origin.checkpoint, report.origin.where]
+    assert [row["split"], row["images"]] == [report.split, str(report.images)]
+    for name in names - {"report.json", "metrics.csv"}:
         with Image.open(folder / name) as image:
             image.load()
             assert image.format == "PNG"
     return names
 
 
-PICTURES = {"report.json", "confusion.png", "examples.png"}
+PICTURES = {"report.json", "metrics.csv", "confusion.png", "examples.png"}
+FIGURES = ["accuracy", "loss", "top5"]
+FIGURES += [f"{average}_{rate}" for average in ("macro", "weighted") for rate in ("precision", "recall", "f1")]
 
 
 @pytest.mark.parametrize("case", ["all right", "all wrong", "one image"])

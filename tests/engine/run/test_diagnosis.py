@@ -23,7 +23,7 @@ from imgcls.engine.learn.learner import Learner
 from imgcls.engine.learn.window import Waiting
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run.diagnosis import AT_THE_END_TOO, Facts, diverged, facts_of, findings
-from imgcls.engine.train import validate
+from imgcls.engine.train import validate_epoch
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import EpochEnded, Event, Found, Report
 from imgcls.schema import EvalReport, Finding
@@ -363,7 +363,7 @@ def test_the_epochs_before_divergence_are_kept(pictures: Path, tmp_path: Path) -
 
     def look(learner: Learner, data: Data, report: Report) -> EvalReport | None:
         learners.append(learner)
-        return validate(learner, data, report)
+        return validate_epoch(learner, data, report)
 
     def break_them(event: Event) -> None:
         if isinstance(event, EpochEnded):
@@ -385,7 +385,7 @@ def test_nan_weights_with_a_finite_loss_are_not_saved(
     def spoil(learner: Learner, data: Data, report: Report) -> EvalReport | None:
         model = learner.model if where == "weights" else learner.validated
         list(model.network.parameters())[-1].data.fill_(float("nan"))
-        return validate(learner, data, report)
+        return validate_epoch(learner, data, report)
 
     data = pictures if validated else pictures / "train"
     config = tiny(data, val_split=0, ema=where == "average", limit=8, out=str(tmp_path / "run"))

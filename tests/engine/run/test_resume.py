@@ -23,7 +23,7 @@ from imgcls.engine.decide.inputs import decide_inputs
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run import folder as run_folder
 from imgcls.engine.run import resume
-from imgcls.engine.train import Validate, validate
+from imgcls.engine.train import Validate, validate_epoch
 from imgcls.errors import CheckpointError, DataError, Exit, ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event
 
@@ -34,13 +34,13 @@ RANDOM: dict[str, Any] = {"epochs": 4, "augment": "strong", "dropout": 0.5, "ema
 RANDOM |= {"mixup": 0.2, "batch_size": 5, "accumulate": 2, "limit": 12, "optimizer": "adamw"}
 
 
-def interrupted(data: Path, out: Path, epoch: int = 3, validate: Validate = validate, **asked: Any) -> None:
+def interrupted(data: Path, out: Path, epoch: int = 3, validate: Validate = validate_epoch, **asked: Any) -> None:
     """Train until the middle of an epoch."""
     with pytest.raises(Killed):
         run(tiny(data, out=str(out), **asked), kill_in(epoch), validate=validate)
 
 
-def resumed(data: Path, out: Path, validate: Validate = validate, **asked: Any) -> Run:
+def resumed(data: Path, out: Path, validate: Validate = validate_epoch, **asked: Any) -> Run:
     return run(tiny(data, out=str(out), resume=True, **asked), validate=validate)
 
 
