@@ -12,16 +12,15 @@ import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from imgcls import file_kind
-from imgcls.errors import CheckpointError, UsageError, missing_extra
-from imgcls.files import at_hand, replacing
-from imgcls.registry import EXPORTERS
+from imgcls import file_kind, paths
+from imgcls.errors import CheckpointError, missing_extra
+from imgcls.files import replacing
 from imgcls.schema import CARD_NAME, FORMAT, ModelCard, check_content, check_types
 
 _FROM_WEIGHTS = "give one made by imgcls train, or start from its weights with imgcls train --weights"
@@ -136,17 +135,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         UsageError: no such file.
         CheckpointError: not a checkpoint of this tool, damaged, of a newer version, or with NaN weights.
     """
-    if not os.path.isfile(path):
-        if os.path.isdir(path):
-            problem, inside = "is a folder", Path(path) / "best.pt"
-            near = str(inside) if inside.is_file() else None
-        else:
-            problem, near = "no such file", at_hand(path, (".pt", ".onnx"))
-        hint = f" (did you mean '{near}'?)" if near else ""
-        raise UsageError(f"{path}: {problem}{hint}; name a checkpoint such as runs/…/best.pt")
-    if (extension := Path(path).suffix[1:]) in EXPORTERS:
-        raise CheckpointError(f"{path}: is an exported {extension} file; give the checkpoint it was made from")
-    if (kind := _check_kind(path)) != "zip":
+    if (kind := paths.check_checkpoint(path)) != "zip":
         if kind == "pickle":
             load_tensors(path)  # which knows better what is wrong with it
         raise CheckpointError(f"{path}: not an imgcls checkpoint, but weights alone; {_FROM_WEIGHTS}")
@@ -197,7 +186,7 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
         UsageError: a safetensors file, and the package is not installed.
         CheckpointError: it is none, or damaged.
     """
-    kind = _check_kind(path)
+    kind = file_kind.weights(path)
     if kind == "safetensors":
         return _load_safetensors(path)
     with torch.serialization.safe_globals(_STAND_INS):
@@ -294,23 +283,6 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
-def _check_kind(path: str | os.PathLike[str]) -> Literal["zip", "pickle", "safetensors"]:
-    """Tell the three kinds of files that can hold weights apart; a CheckpointError names any other."""
-    try:
-        if problem := file_kind.foreign(path):
-            raise CheckpointError(f"{path}: {problem}")
-        if file_kind.is_safetensors(path):
-            return "safetensors"
-        with open(path, "rb") as file:
-            is_archive = file.read(4) == file_kind.TORCH_ZIP  # what torch goes by; older files are plain pickles
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: cannot be read ({reason}); give a file of tensors") from error
-    if is_archive:
-        _check_archive(path)
-    return "zip" if is_archive else "pickle"
-
-
 def _check_sums(path: str | os.PathLike[str]) -> None:
     """Hold a checkpoint's members against their checksums, at which torch does not look.
 
@@ -323,15 +295,3 @@ def _check_sums(path: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{path}: damaged ({error}); use another copy") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged (the checksum of {damaged} is wrong); use another copy")
-
-
-def _check_archive(path: str | os.PathLike[str]) -> None:
-    """Hold the zip's table against the file: torch stores members uncompressed, so their sizes cannot exceed it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except Exception as error:  # zipfile raises anything on strangers' files
-        raise CheckpointError(f"{path}: not a checkpoint ({error}); give one made by imgcls train") from error
-    names = [member.filename for member in members]
-    if len(set(names)) != len(names) or sum(member.file_size for member in members) > os.path.getsize(path):
-        raise CheckpointError(f"{path}: not a checkpoint (its table of contents is forged); do not trust this file")

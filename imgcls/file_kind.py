@@ -1,6 +1,6 @@
-"""What a file is that should hold weights and does not, told by its first bytes: for the error that refuses it.
+"""What a file is that should hold weights, told by its first bytes: one of three kinds, or why it is refused.
 
-Opens nothing but the table of a zip; knows no torch and raises no errors of its own.
+Opens nothing but the table of a zip; knows no torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import Literal
+
+from imgcls.errors import CheckpointError
+
+Weights = Literal["zip", "pickle", "safetensors"]  # kinds of files that can hold weights
 
 HEAD = 512  # bytes that are looked at
 TORCH_ZIP = b"PK\x03\x04"
@@ -37,6 +42,26 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF", "a PDF document", "give a file of weights"),
 )
 _TENSORFLOW = re.compile(r"\.(pb|index|meta|data-\d+-of-\d+)$")  # of a SavedModel or a checkpoint, which have no mark
+
+
+def weights(path: str | os.PathLike[str]) -> Weights:
+    """Tell the three kinds of files that can hold weights apart.
+
+    Raises:
+        CheckpointError: it is of another kind, which is named, or cannot be read.
+    """
+    try:
+        if problem := foreign(path):
+            raise CheckpointError(f"{path}: {problem}")
+        if is_safetensors(path):
+            return "safetensors"
+        is_archive = _head(path).startswith(TORCH_ZIP)  # what torch goes by; older files are plain pickles
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: cannot be read ({reason}); give a file of tensors") from error
+    if is_archive:
+        _check_archive(path)
+    return "zip" if is_archive else "pickle"
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
@@ -122,3 +147,15 @@ def _foreign_zip(path: str | os.PathLike[str]) -> str | None:
     if "model.weights.h5" in names:
         return "is a file of Keras; give weights of PyTorch"
     return f"is a zip archive of something else ({', '.join(map(repr, names[:2])) or 'empty'}); {_UNPACK}"
+
+
+def _check_archive(path: str | os.PathLike[str]) -> None:
+    """Hold the zip's table against the file: torch stores members uncompressed, so their sizes cannot exceed it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile raises anything on strangers' files
+        raise CheckpointError(f"{path}: not a checkpoint ({error}); give one made by imgcls train") from error
+    names = [member.filename for member in members]
+    if len(set(names)) != len(names) or sum(member.file_size for member in members) > os.path.getsize(path):
+        raise CheckpointError(f"{path}: not a checkpoint (its table of contents is forged); do not trust this file")

@@ -11,31 +11,13 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from imgcls.errors import UsageError, WriteError, closest
-from imgcls.registry import DATASETS
+from imgcls.errors import WriteError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of which it helps to know how much was to be written
-# What a file is, by the end of its name: an output is never written under the name of another kind. Names that are
-# not listed here say nothing, and take JSON and CSV (`--json "$(mktemp)"`).
-KINDS: dict[str, tuple[str, ...]] = {
-    "picture": (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg"),  # that we write, each as what it says
-    "JSON": (".json",),
-    "CSV": (".csv",),
-    "onnx": (".onnx",),
-    "torchscript": (".torchscript", ".ts"),
-    "pt2": (".pt2",),
-    "safetensors": (".safetensors",),
-    "checkpoint": (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".h5", ".keras", ".npy", ".npz"),
-    "image": (".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif"),
-    "other": (
-        *(".jsonl", ".tsv", ".yaml", ".yml", ".toml", ".md", ".html", ".py", ".ipynb", ".sh", ".xlsx"),
-        *(".zip", ".tar", ".gz", ".tgz"),
-    ),
-}
 
 
 @contextmanager
@@ -53,7 +35,7 @@ def replacing(path: str | os.PathLike[str], size: Callable[[], int] | None = Non
     Raises:
         WriteError: the folder or the disk refuses the file.
     """
-    target = _target(path)
+    target = target_of(path)
     if is_temporary(target):  # the outer one names its own target when this fails
         yield target
         return
@@ -120,119 +102,9 @@ def check_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _probe(folder)
+        prove_writable(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
-
-
-def check_result(
-    path: str | os.PathLike[str],
-    flag: str,
-    *,
-    data: str | None = None,
-    kept: Iterable[str] = (),
-    kind: str | None = None,
-) -> None:
-    """Prove, before a long computation, that its result can be written to `path` and replaces none of its inputs.
-
-    Nor may it replace what is of another kind, or take its name; a device or a pipe may have any name.
-
-    Args:
-        path: a file.
-        flag: the option that gave it, for the message.
-        data: the user's data folder.
-        kept: files that are read, or written under another option.
-        kind: of `KINDS`, what will be written; None: whatever it is called.
-
-    Raises:
-        UsageError: it is inside the data folder, one of `kept`, or of another kind.
-        WriteError: it is a folder, or its own folder is missing or cannot be written.
-    """
-    if data is not None:
-        check_outside(path, data, flag)
-    target = _target(path)
-    for other in kept:
-        if str(target) == os.path.realpath(other):
-            raise UsageError(f"{flag} {path}: is {other} itself; name another file")
-    try:
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if target.is_file() or not os.path.exists(path):
-            _probe(target.parent)
-    except OSError as error:
-        raise cannot_write(Path(path), error) from error
-    if kind is not None:
-        check_kind(path, flag, kind)
-
-
-def check_kind(path: str | os.PathLike[str], flag: str, kind: str) -> None:
-    """Refuse the name of another kind of file, and to replace one; a device or a pipe may have any name.
-
-    Args:
-        path: a file, or the name of one to be.
-        flag: the option that gave it, for the message.
-        kind: of `KINDS`.
-
-    Raises:
-        UsageError: with a name that would do.
-    """
-    path, target = Path(path), _target(path)
-    if os.path.exists(path) and not target.is_file():
-        return
-    article = "an" if kind == "onnx" else "a"
-    endings, called = KINDS[kind], f"{article} {kind}{'' if kind == 'picture' else ' file'}"
-    better = path.with_suffix(endings[0])
-    for name in (path, target):  # `target` is where a link leads
-        owner = next((owner for owner in KINDS if name.suffix.lower() in KINDS[owner]), None)
-        if owner not in (None, kind):
-            raise UsageError(f"{flag} {path}: {name.suffix} is no name for {called}; type {flag} {better}")
-    if kind == "picture" and path.suffix.lower() not in endings:
-        raise UsageError(f"{flag} {path}: a picture ends in {', '.join(endings)}; type {flag} {path}{endings[0]}")
-    if kind in ("JSON", "CSV") and target.is_file():
-        with explained(path), target.open("rb") as file:
-            binary = b"\0" in file.read(4096)
-        if binary:
-            raise UsageError(f"{flag} {path}: holds no text and would be lost; type {flag} {better}")
-
-
-def check_outside(path: str | os.PathLike[str], data: str, flag: str) -> None:
-    """Refuse a result inside the user's data folder, or the folder itself.
-
-    Raises:
-        UsageError: naming `flag`, the option that gave `path`.
-    """
-    name, _, root = data.partition(":")
-    folder = (root or "data") if name in DATASETS and not os.path.isdir(data) else data
-    here, there = (os.path.join(os.path.realpath(place), "") for place in (path, folder))
-    if os.path.isdir(folder) and here.startswith(there):
-        raise UsageError(f"{flag} {path}: is inside --data {data}, where nothing is written; name another {flag}")
-
-
-def at_hand(path: str | os.PathLike[str], endings: tuple[str, ...] = ()) -> str | None:
-    """Return an existing path that a missing one may be a slip of, or None.
-
-    Args:
-        path: what does not exist; each of its folders may be misspelt.
-        endings: of the file that is sought; none: a folder is, and the answer ends in a slash.
-    """
-    parts, found = Path(path).parts, Path()
-    for number, part in enumerate(parts, start=1):
-        wants_file = bool(endings) and number == len(parts)
-        if (found / part).is_dir() and not wants_file:
-            found /= part
-            continue
-        names: list[str] = []
-        with suppress(OSError):
-            names = [entry.name for entry in os.scandir(found) if not entry.name.startswith(".")]
-        if wants_file:
-            names = [name for name in names if name.lower().endswith(endings) and (found / name).is_file()]
-        else:
-            names = [name for name in names if (found / name).is_dir()]
-        match = closest(part, names)
-        if match is None:
-            return None
-        found /= match
-    return str(found) if endings else f"{found}{os.sep}"
 
 
 def csv_line(cells: Iterable[object]) -> str:
@@ -269,7 +141,7 @@ def cannot_write(path: Path, error: OSError, needs: str | None = None) -> WriteE
     return WriteError(f"{path}: cannot write: {reason}; {advice.get(error.errno or 0, 'name another path')}{wanted}")
 
 
-def _target(path: str | os.PathLike[str]) -> Path:
+def target_of(path: str | os.PathLike[str]) -> Path:
     """Follow links; refuse what names standard output, because the file behind it would be replaced."""
     target = Path(os.path.realpath(path))
     if target.is_file() and str(path).startswith(("/dev/", "/proc/")):
@@ -277,7 +149,8 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _probe(folder: Path) -> None:
+def prove_writable(folder: Path) -> None:
+    """Make a file in a folder and remove it; an OSError says that this cannot be done."""
     probe = _temporary(folder)
     probe.touch()
     probe.unlink()

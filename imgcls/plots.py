@@ -19,7 +19,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from imgcls.files import KINDS, write_bytes
+from imgcls.files import write_bytes
+from imgcls.paths import KINDS
 from imgcls.schema import BinaryReport
 
 Pixels = npt.NDArray[np.uint8]

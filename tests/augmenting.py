@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws
 from imgcls.data.augment.recipe import Augmentation
 from imgcls.pixels.transform import transform
@@ -34,7 +34,7 @@ NEUTRAL = {
 def augmentation(preprocess: Preprocess, **asked: Any) -> Augmentation:
     """What these settings ask for; nothing without any."""
     settings: dict[str, Any] = {"augment": "none", "flip": False} | asked
-    return Augmentation.of(DataConfig(**settings), preprocess)
+    return Augmentation.of(BatchConfig(**settings), preprocess)
 
 
 def still(**changed: list[float]) -> Draws:

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from imgcls import checkpoint, plots
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import TrainConfig, from_dict
+from imgcls.config import TrainConfig
 from imgcls.data.batch import Data
 from imgcls.distributed import World
 from imgcls.engine.decide.build import build, choose_compute
@@ -32,6 +32,7 @@ from imgcls.engine.train import Validate, train, validate_epoch
 from imgcls.events import EpochEnded, Event, Finished, Found, Report, Said, Started, Stepped, silent
 from imgcls.models.classifier import Classifier
 from imgcls.schema import EvalReport
+from imgcls.settings import from_dict
 
 COLOURS = {"blue": (70, 90, 160), "green": (90, 150, 80), "red": (160, 80, 80)}
 Kind = TypeVar("Kind")
@@ -67,7 +68,7 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(data: Path | str, **asked: Any) -> TrainConfig:
     """Return settings by the names of the flags: one epoch of the smallest network on the CPU, nothing random."""
     defaults = {"arch": "simple-cnn", "epochs": 1, "batch_size": 8, "workers": 0, "augment": "none", "device": "cpu"}
-    return from_dict(defaults | {"data": str(data)} | asked)
+    return from_dict(TrainConfig, defaults | {"data": str(data)} | asked)
 
 
 @dataclass

@@ -11,29 +11,38 @@ from typing import Any
 
 import pytest
 
-from imgcls import config
-from imgcls.config import TrainConfig
+from imgcls.config import (
+    EvaluateConfig,
+    ExportConfig,
+    InspectConfig,
+    PredictConfig,
+    SampleConfig,
+    TrainConfig,
+)
 from imgcls.errors import UsageError
+from imgcls.settings import flag, from_dict, parse, settings, to_dict
 
-SETTINGS = {item.name: (item, hint) for item, hint in config.settings(TrainConfig)}
+CONFIGS = (TrainConfig, InspectConfig, EvaluateConfig, PredictConfig, ExportConfig, SampleConfig)
+SETTINGS = {item.name: (item, hint) for item, hint in settings(TrainConfig)}
 
 
-def refused(**settings: Any) -> str:
+def refused(config_type: type[Any] = TrainConfig, **given: Any) -> str:
     """Return the one line that refuses these settings."""
     with pytest.raises(UsageError) as caught:
-        config.from_dict(settings)
+        from_dict(config_type, given)
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_has_a_help_sentence(name: str) -> None:
-    item, _ = SETTINGS[name]
-    text = item.metadata["help"]
-    assert text and text[0] != " "
-    assert text.endswith("."), text
-    assert (item.default is None) == bool(item.metadata["auto"]), "None means auto, and says what that is"
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_every_setting_has_a_help_sentence(config_type: type[Any]) -> None:
+    for item, _ in settings(config_type):
+        text, auto, unset = (item.metadata[name] for name in ("help", "auto", "unset"))
+        assert text and text[0] != " "
+        assert text.endswith("."), text
+        assert (item.default is None) == bool(auto or unset), "None says what it means"
+        assert not (auto and unset)
 
 
 def test_the_documented_options_all_exist() -> None:
@@ -44,7 +53,7 @@ def test_the_documented_options_all_exist() -> None:
         warmup-epochs label-smoothing class-weights mixup cutmix accumulate clip-grad amp ema deterministic
         cache compile channels-last sync-bn monitor early-stop out resume overwrite dry-run tensorboard device
     """
-    assert sorted(config.flag(item) for item, _ in SETTINGS.values()) == sorted(f"--{n}" for n in documented.split())
+    assert sorted(flag(item) for item, _ in SETTINGS.values()) == sorted(f"--{n}" for n in documented.split())
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
@@ -74,7 +83,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     ],
 )
 def test_parse_turns_text_into_a_value(name: str, text: str, value: Any) -> None:
-    parsed = config.parse(*SETTINGS[name], text)
+    parsed = parse(*SETTINGS[name], text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -92,7 +101,7 @@ def test_parse_turns_text_into_a_value(name: str, text: str, value: Any) -> None
 )
 def test_parse_says_what_it_needs(name: str, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        config.parse(*SETTINGS[name], text)
+        parse(*SETTINGS[name], text)
     assert str(caught.value) == message
 
 
@@ -101,7 +110,7 @@ def test_a_misspelt_architecture_gets_the_nearest_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("given", "message"),
     [
         ({"epochs": 0}, "--epochs 0: must be 1 or more"),
         ({"val_split": 0.95}, "--val-split 0.95: must be 0 to 0.9"),
@@ -123,8 +132,8 @@ def test_a_misspelt_architecture_gets_the_nearest_name() -> None:
         ({"batchsize": 1}, "unknown setting 'batchsize' (did you mean 'batch_size'?)"),
     ],
 )
-def test_a_value_out_of_bounds_or_of_another_kind_is_refused(settings: dict[str, Any], message: str) -> None:
-    assert refused(**settings).startswith(message)
+def test_a_value_out_of_bounds_or_of_another_kind_is_refused(given: dict[str, Any], message: str) -> None:
+    assert refused(**given).startswith(message)
 
 
 NUMBERS = [name for name, (_, hint) in SETTINGS.items() if hint is float or hint == float | None]
@@ -133,11 +142,11 @@ NUMBERS = [name for name, (_, hint) in SETTINGS.items() if hint is float or hint
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_refused_everywhere(name: str, value: float) -> None:
-    assert config.flag(SETTINGS[name][0]) in refused(**{name: value})
+    assert flag(SETTINGS[name][0]) in refused(TrainConfig, **{name: value})
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("given", "message"),
     [
         ({"resume": True}, "--resume needs --out"),
         ({"resume": True, "out": "x", "overwrite": True}, "--resume and --overwrite exclude each other"),
@@ -155,17 +164,17 @@ def test_nan_and_infinity_are_refused_everywhere(name: str, value: float) -> Non
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0.0}, "--nesterov is for SGD with momentum"),
     ],
 )
-def test_combinations_without_sense_are_refused(settings: dict[str, Any], message: str) -> None:
-    assert refused(**settings).startswith(message)
+def test_combinations_without_sense_are_refused(given: dict[str, Any], message: str) -> None:
+    assert refused(**given).startswith(message)
 
 
 def test_combinations_that_make_sense_are_taken() -> None:
-    assert config.from_dict({"nesterov": True, "optimizer": "sgd"}).nesterov
+    assert from_dict(TrainConfig, {"nesterov": True, "optimizer": "sgd"}).nesterov
     for schedule, epochs in (("cosine", 2.9), ("constant", 2.9), ("plateau", 2.9), ("step", 1.4)):
-        settings = {"epochs": 3, "schedule": schedule, "warmup_epochs": epochs}
-        assert config.from_dict(settings).warmup_epochs == epochs
+        given = {"epochs": 3, "schedule": schedule, "warmup_epochs": epochs}
+        assert from_dict(TrainConfig, given).warmup_epochs == epochs
     for flip in (None, True):
-        assert config.from_dict({"alternate_flip": True, "flip": flip}).alternate_flip
+        assert from_dict(TrainConfig, {"alternate_flip": True, "flip": flip}).alternate_flip
 
 
 def test_to_dict_and_from_dict_are_inverse_through_json(tmp_path: Path) -> None:
@@ -184,12 +193,12 @@ def test_to_dict_and_from_dict_are_inverse_through_json(tmp_path: Path) -> None:
         early_stop=3,
         out="runs/a",
     )
-    values = config.to_dict(asked)
+    values = to_dict(asked)
     assert values["data"] == "pets/"
     assert values["workers"] == "auto"
     assert set(values) == set(SETTINGS)
-    assert config.from_dict(json.loads(json.dumps(values))) == asked
-    assert config.from_dict({}) == TrainConfig()
+    assert from_dict(TrainConfig, json.loads(json.dumps(values))) == asked
+    assert from_dict(TrainConfig, {}) == TrainConfig()
 
 
 def test_paths_become_text(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from imgcls import config, habits
+from imgcls import habits, settings
 from imgcls.cli.app import app
 from imgcls.config import TrainConfig
 from imgcls.registry import ARCHITECTURES, DATASETS, EXPORTERS
@@ -31,7 +31,7 @@ def test_each_option_that_is_meant_exists() -> None:
 
 
 def test_each_value_that_is_meant_exists() -> None:
-    known = {config.flag(item): config.choices(hint) for item, hint in config.settings(TrainConfig)}
+    known = {settings.flag(item): settings.choices(hint) for item, hint in settings.settings(TrainConfig)}
     known |= {"--device": ("cuda", "mps"), "--data": tuple(DATASETS), "--split": ("train", "val", "test")}
     known["--format"] = (*EXPORTERS, "text", "json", "jsonl", "csv")
     for flag, values in habits.VALUES.items():

@@ -20,7 +20,10 @@ ARROW = (
     {"checkpoint", "data", "models", "device", "distributed"},
     {"inference", "plots"},
     {"pixels"},
-    {"config", "schema", "events", "registry", "habits", "errors", "files", "file_kind", "download", "machine"},
+    {
+        *("config", "settings", "schema", "events", "registry", "habits", "errors"),
+        *("files", "file_kind", "paths", "download", "machine"),
+    },
 )
 LEAVES = ARROW[-1]
 LEVEL = {part: number for number, level in enumerate(ARROW) for part in level}

@@ -17,10 +17,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from imgcls import config
 from imgcls.cli.app import app
+from imgcls.config import BatchConfig
 from imgcls.errors import Exit
 from imgcls.registry import DATASETS, EXPORTERS
+from imgcls.settings import flag, settings
 
 PATH = Path(__file__).parents[1] / "README.md"
 README = PATH.read_text(encoding="utf-8")
@@ -48,35 +49,37 @@ def generated(readme: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         kind, _, command = match[1].partition(" ")
-        rows = option_rows(command) if kind == "options" else exit_code_rows()
+        rows = {"options": option_rows, "shared": shared_options, "exit": exit_code_rows}[kind](command)
         return f"<!-- generated: {match[1]} -->\n" + "\n".join(rows) + "\n<!-- end -->"
 
     return re.sub(r"<!-- generated: ([\w -]+) -->\n.*?<!-- end -->", fill, readme, flags=re.S)
 
 
+SHARED = [flag(item) for item, _ in settings(BatchConfig)]
+
+
 def option_rows(command: str) -> Iterator[str]:
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    settings = {config.flag(item) for item, _ in config.settings(config.TrainConfig)}
     yield "| option | |"
     yield "|---|---|"
     parameters: list[Any] = group.commands[command].params
-    for parameter in parameters:
-        if command == "inspect-batch" and settings & set(parameter.opts):
+    for parameter in sorted(parameters, key=lambda parameter: parameter.param_type_name):  # arguments first
+        if command == "inspect-batch" and {*SHARED} & {*parameter.opts}:
             continue  # listed under train
         names = " / ".join([*parameter.opts, *parameter.secondary_opts])
         option = f"{names} {parameter.metavar or ''}" if names.startswith("-") else str(parameter.metavar)
-        default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
-        shown = "required" if parameter.required else default if parameter.show_default else None
-        bounded = parameter.type_descriptor.parameter_info
-        between = config.bounds(bounded.min, bounded.max) if shown else ""
-        shown = f"{shown}; {between}" if between else shown
+        shown = "required" if parameter.required else parameter.default if parameter.show_default else None
         text = re.sub(r" \[one of: [^]]*\]", "", parameter.help) + (f" [{shown}]" if shown else "")
         cells = (cell.replace("|", "\\|") for cell in (f"`{option.strip()}`", text))
         yield f"| {' | '.join(cells)} |"
 
 
-def exit_code_rows() -> Iterator[str]:
+def shared_options(command: str) -> Iterator[str]:
+    yield f"`{command}` takes `{' '.join(SHARED)}` as `train` does, and"
+
+
+def exit_code_rows(codes: str) -> Iterator[str]:
     yield "| code | meaning |"
     yield "|---|---|"
     for code in Exit:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from imgcls.cli.options import JsonOption, complete_data
-from imgcls.cli.output import talk, write_json
+from imgcls.cli.console import Console
+from imgcls.cli.options import Given, JsonOption, with_settings
+from imgcls.config import ExportConfig
 from imgcls.errors import counted
-from imgcls.files import check_result
-from imgcls.registry import EXPORTERS
+from imgcls.settings import from_dict
+
+if TYPE_CHECKING:
+    from imgcls.schema import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -19,56 +22,30 @@ def register(app: typer.Typer) -> None:
     app.command()(export)
 
 
-def export(
-    ckpt: Annotated[str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train.")] = "best.pt",
-    format: Annotated[
-        str,
-        typer.Option("--format", metavar="|".join(EXPORTERS), help="Kind of file.", autocompletion=lambda: EXPORTERS),
-    ] = "onnx",
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            metavar="FILE",
-            show_default="the checkpoint's name, ending in the format",
-            help="The file to write.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="FOLDER|NAME[:ROOT]",
-            show_default="drawn images",
-            autocompletion=complete_data,
-            help="Compare on images of this data set (at most 256 of its test, else validation images).",
-        ),
-    ] = None,
-    input: Annotated[
-        str,
-        typer.Option("--input", metavar="uint8|float32", help="What the network takes: levels 0..255, or 0..1."),
-    ] = "uint8",
-    json: JsonOption = None,
-) -> None:
+@with_settings(ExportConfig)
+def export(given: Given, json: JsonOption = None) -> None:
     """Write a checkpoint for other programs, and prove that the file gives the same answers.
 
     imgcls export --ckpt best.pt --format onnx --data dataset/
     """
-    if json is not None and json != "-":
-        check_result(json, "--json", data=data, kept=[ckpt, *([output] if output else [])], kind="JSON")
+    config, console = from_dict(ExportConfig, given), Console(json)
+    console.check_json(config.data, [config.ckpt, config.target])
+    config.check_paths()
     from imgcls.cli.progress import Progress
-    from imgcls.exporters.export import export as run
+    from imgcls.exporters.export import export_checkpoint
 
-    done = run(ckpt, format, output=output, data=data, input=input, report=Progress())
-    say = talk if json == "-" else print
-    say(f"{done.path}: {done.format}, {done.bytes / 2**20:.1f} MiB, {done.input} images")
+    done = export_checkpoint(config, Progress(console))
+    _show(done, config, console)
+    console.write_json(asdict(done))
+
+
+def _show(done: Exported, config: ExportConfig, console: Console) -> None:
+    console.say(f"{done.path}: {done.format}, {done.bytes / 2**20:.1f} MiB, {done.input} images")
     if done.format == "safetensors":
-        say(f"{done.path}.json: class names and preprocessing, as in the file's header")
-    hint = "" if data else "; --data compares your own"
+        console.say(f"{done.path}.json: class names and preprocessing, as in the file's header")
+    hint = "" if config.data else "; --data compares your own"
     images, sizes = counted(done.images, "image"), ", ".join(map(str, done.batch_sizes))
-    say(
+    console.say(
         f"agrees with the checkpoint on {images} ({done.compared}{hint}) at batch sizes {sizes}: "
         f"largest difference {done.probability_difference:.2g} in probability"
     )
-    if json is not None:
-        write_json(asdict(done), json)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imgcls.cli.console import Console
 from imgcls.cli.options import JsonOption
-from imgcls.cli.output import interval, number, percent, show_facts, write_json
+from imgcls.cli.text import interval, number, percent
 from imgcls.errors import counted
-from imgcls.files import check_result
+from imgcls.paths import check_model
 from imgcls.registry import BACKENDS
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def info(
 
     imgcls info best.pt
     """
-    if json is not None and json != "-":
-        check_result(json, "--json", kept=[ckpt], kind="JSON")
+    console = Console(json)
+    console.check_json(kept=[ckpt])
+    check_model(ckpt)
     card, values, resumable = _read(ckpt)
     metrics = card.metrics
     validation = "none"
@@ -58,9 +60,8 @@ def info(
         "written by": ", ".join(f"{name} {version}" for name, version in card.run.get("versions", {}).items()),
         "resumable": "yes" if resumable else "no",
     }
-    show_facts(rows.items(), 15, to_stderr=json == "-")
-    if json is not None:
-        write_json(card.to_dict() | {"values": values, "resumable": resumable}, json)
+    console.facts(rows.items(), 15)
+    console.write_json(card.to_dict() | {"values": values, "resumable": resumable})
 
 
 def _read(path: str) -> tuple[ModelCard, int | None, bool]:

@@ -16,10 +16,43 @@ from typing import Annotated, Any
 
 import typer
 
-from imgcls import config
+from imgcls import settings
 from imgcls.registry import DATASETS
 
 Given = dict[str, Any]  # settings typed on the command line, by their JSON key
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout.")
+]
+
+
+def with_settings(config_type: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command all options of a config type; it receives the typed ones as its argument `given`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        items = list(settings.settings(config_type))
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {}
+            for item, hint in items:
+                value = values.pop(item.name)
+                if value is not None:
+                    given[item.name] = settings.parse(item, hint, value) if isinstance(value, str) else value
+                    if given[item.name] is None:
+                        given[item.name] = "auto"
+            command(given=given, **values)
+
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters = [
+            *(_parameter(item, hint) for item, hint in items),
+            *(value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, value in own.items() if name != "given"),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
 def complete_data(incomplete: str) -> list[str]:
@@ -42,97 +75,29 @@ def complete_data(incomplete: str) -> list[str]:
     return found
 
 
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="FOLDER|NAME[:ROOT]",
-        help="Folder of images, or a data set by name.",
-        autocompletion=complete_data,
-    ),
-]
-CkptOption = Annotated[
-    str, typer.Option("--ckpt", metavar="FILE", help="Checkpoint of imgcls train, or .onnx file of imgcls export.")
-]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
-AmpOption = Annotated[bool, typer.Option("--amp", help="Mixed precision (CUDA only); answers may differ slightly.")]
-PositiveOption = Annotated[
-    str | None,
-    typer.Option("--positive", metavar="CLASS", show_default="the second", help="Two classes: the one to be found."),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", metavar="N", min=0, show_default="auto: the CPUs, at most 8", help="Decoders at once."),
-]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout.")
-]
-
-
-def with_settings(config_type: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command all options of a config type; it receives the typed ones as its argument `given`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        items = list(config.settings(config_type))
-
-        @functools.wraps(command)
-        def run(**values: Any) -> None:
-            given = {}
-            for item, hint in items:
-                value = values.pop(item.name)
-                if value is not None:
-                    given[item.name] = config.parse(item, hint, value) if isinstance(value, str) else value
-                    if given[item.name] is None:
-                        given[item.name] = "auto"
-            command(given=given, **values)
-
-        parameters = [
-            inspect.Parameter(
-                item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(item, hint)
-            )
-            for item, hint in items
-        ]
-        own = inspect.signature(command, eval_str=True).parameters
-        parameters += [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "given"
-        ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return decorate
+def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
+    """Return a setting as typer wants it; the default None stands for "not typed", so `--config` can fill the gaps."""
+    required = settings.is_required(item)
+    default = inspect.Parameter.empty if required else None
+    return inspect.Parameter(
+        item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_annotation(item, hint)
+    )
 
 
 def _annotation(item: Field[Any], hint: Any) -> Any:
-    """Return the typer annotation of a setting; None stands for "not typed", so `--config` can fill the gaps."""
-    meta, words = item.metadata, config.choices(hint)
-    default = f"auto: {meta['auto']}" if meta["auto"] else str(item.default)
-    if between := config.bounds(meta["low"], meta["high"]):
-        default += f"; {between}"
-    if meta["known"]:
-        default = f"{default}] [one of: {', '.join(meta['known'])}"
     # The default is part of the sentence, because typer sees None for all of them.
-    help_text = meta["help"] if hint is bool or default == "" else f"{meta['help']} [{default}]"
-    flag = config.flag(item)
-    if hint is bool:
-        return Annotated[bool | None, typer.Option(flag, help=help_text, show_default=False)]
-    if bool in getattr(hint, "__args__", ()):
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text, show_default=False)]
-    numbers = "N" if int in (hint, *getattr(hint, "__args__", ())) else "X"
-    kind = "TEXT" if str in (hint, *getattr(hint, "__args__", ())) else numbers
-    metavar = "|".join(words) if words and kind != "N" else "|".join([kind, *words])
-    names = tuple(meta["known"] or ()) or words
+    flag, text = settings.flag(item), settings.help_text(item, hint)
+    if bool in (hint, *getattr(hint, "__args__", ())):
+        switch = flag if hint is bool else f"{flag}/--no-{flag[2:]}"
+        return Annotated[bool | None, typer.Option(switch, help=text, show_default=False)]
+    names = tuple(item.metadata["known"] or ()) or settings.choices(hint)
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
 
+    completion = complete_data if flag == "--data" else complete if names else None
+    metavar = settings.metavar(item, hint)
+    kind = str if settings.is_required(item) else str | None
     return Annotated[
-        str | None,
-        typer.Option(
-            flag,
-            metavar=metavar,
-            autocompletion=complete_data if flag == "--data" else complete if names else None,
-            help=help_text,
-            show_default=False,
-        ),
+        kind, typer.Option(flag, metavar=metavar, autocompletion=completion, help=text, show_default=False)
     ]

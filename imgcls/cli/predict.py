@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from imgcls.cli.options import AmpOption, CkptOption, DeviceOption, PositiveOption, WorkersOption
-from imgcls.cli.output import interval, percent, printable, show_finding, talk
-from imgcls.config import check_word
+from imgcls.cli.console import Console
+from imgcls.cli.options import Given, with_settings
+from imgcls.cli.text import interval, percent, printable
+from imgcls.config import PredictConfig
 from imgcls.errors import Exit, UsageError, counted
 from imgcls.files import csv_line
+from imgcls.settings import from_dict
 
 if TYPE_CHECKING:
+    from imgcls.inference.model import Model
     from imgcls.schema import ModelCard, Prediction
-
-FORMATS = ("text", "json", "jsonl", "csv")
 
 # How files begin that somebody might pipe in: images, documents, archives (checkpoints too); no list of paths does.
 NO_PATHS = re.compile(
@@ -38,104 +39,137 @@ def register(app: typer.Typer) -> None:
     app.command()(predict)
 
 
+@with_settings(PredictConfig)
 def predict(
+    given: Given,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Files, folders (recursive), globs, or - for stdin.")
     ],
-    ckpt: CkptOption = "best.pt",
-    top_k: Annotated[int, typer.Option("--top-k", metavar="K", min=1, help="Classes per image.")] = 1,
-    format: Annotated[
-        str,
-        typer.Option("--format", metavar="|".join(FORMATS), help="Form of the rows.", autocompletion=lambda: FORMATS),
-    ] = "text",
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            metavar="P",
-            min=0,
-            max=1,
-            show_default="none",
-            help="Two classes: the answer is positive from this probability on; more: no answer below it.",
-        ),
-    ] = None,
-    positive: PositiveOption = None,
     null: Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end with a NUL byte.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")] = 32,
-    workers: WorkersOption = None,
-    device: DeviceOption = "auto",
-    amp: AmpOption = False,
 ) -> None:
     """Name what is in pictures: one row per input, in input order: path, class, confidence.
 
     imgcls predict cat.jpg --ckpt best.pt
     """
-    check_word("--format", format, FORMATS)
-    from imgcls.inference.inputs import CONVERTIBLE, WAYS, begun, expand
-    from imgcls.inference.model import load, positive_index
-    from imgcls.inference.pool import HANDFUL
-    from imgcls.pixels.dim import finding
+    config, console = from_dict(PredictConfig, given), Console()
+    config.check_paths()
+    from imgcls.inference.model import load
 
-    ignored: Counter[str] = Counter()
-    hidden: Counter[str] = Counter()
-    empty: list[str] = []
-    groups = expand(
-        images,
-        _paths_on_stdin() if "-" in images else None,
-        null,
-        lambda path: ignored.update([os.path.splitext(path)[1].lower() or "no extension"]),
-        empty.append,
-        lambda path: hidden.update([os.path.basename(path)]),
-    )
-    head, groups = begun(groups, HANDFUL + 1)
-    if not head:
-        convert = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common() if kind in CONVERTIBLE)
-        advice = (
-            f"no images found but {convert}: convert them to .jpg or .png" if convert else f"no images found; {WAYS}"
+    inputs = Inputs(images, null)
+    groups, few = inputs.groups()
+    model = load(config.ckpt, config.device, config.amp, few)
+    _introduce(model, config, console)
+    answers = Answers(console)
+    options = {name: getattr(config, name) for name in ("top_k", "threshold", "positive", "batch_size", "workers")}
+    predictions = itertools.chain.from_iterable(model.predict(paths, **options) for paths in groups)
+    for part in WRITERS[config.format](answers.seen(predictions), min(config.top_k, len(model.card.classes))):
+        console.write(part)
+    answers.conclude()
+    inputs.conclude(console)
+    if answers.failed or inputs.empty:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+class Inputs:
+    """What the user named, and what was left out of it.
+
+    Attributes:
+        empty: arguments that gave no path.
+    """
+
+    def __init__(self, arguments: list[str], null_separated: bool) -> None:
+        self._arguments, self._null_separated = arguments, null_separated
+        self._ignored: Counter[str] = Counter()
+        self._hidden: Counter[str] = Counter()
+        self.empty: list[str] = []
+
+    def groups(self) -> tuple[Iterator[Iterable[str]], bool]:
+        """Return the paths of the images, each group answered before the next is read, and whether they are a handful.
+
+        Raises:
+            UsageError: there is none.
+        """
+        from imgcls.inference.inputs import CONVERTIBLE, WAYS, begun, expand
+        from imgcls.inference.pool import HANDFUL
+
+        groups = expand(
+            self._arguments,
+            _paths_on_stdin() if "-" in self._arguments else None,
+            self._null_separated,
+            lambda path: self._ignored.update([os.path.splitext(path)[1].lower() or "no extension"]),
+            self.empty.append,
+            lambda path: self._hidden.update([os.path.basename(path)]),
         )
-        raise UsageError(f"{' '.join(printable(argument) for argument in images)}: {advice}")
-    model = load(ckpt, device, amp, few=len(head) <= HANDFUL and "-" not in images)
-    classes = model.card.classes
-    index = 1 if positive is None else positive_index(classes, positive, ckpt)
-    talk(described(ckpt, model.card))
-    if len(classes) == 2 and (threshold is not None or positive is not None):
-        cut = 0.5 if threshold is None else threshold
-        talk(f"{classes[index]} from probability {cut:g} on, else {classes[1 - index]}")
-    if amp:
-        talk("mixed precision: answers may differ slightly from float32")
-    done = failed = 0
-    dim: list[str] = []
+        first, groups = begun(groups, HANDFUL + 1)
+        if not first:
+            kinds = self._ignored.most_common()
+            convert = ", ".join(f"{count} {kind}" for kind, count in kinds if kind in CONVERTIBLE)
+            found = f"no images found but {convert}: convert them to .jpg or .png" if convert else None
+            named = " ".join(printable(argument) for argument in self._arguments)
+            raise UsageError(f"{named}: {found or f'no images found; {WAYS}'}")
+        return groups, len(first) <= HANDFUL and "-" not in self._arguments
 
-    def checked(predictions: Iterable[Prediction]) -> Iterable[Prediction]:
-        nonlocal done, failed
+    def conclude(self, console: Console) -> None:
+        """Say what was left out."""
+        from imgcls.inference.inputs import WAYS
+
+        for argument in self.empty:
+            console.talk(f"error: {argument}: no images there; {WAYS}")
+        if self._ignored:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self._ignored.most_common())
+            console.talk(
+                f"note: files without an image extension were left out ({kinds}); name them to have them tried"
+            )
+        if self._hidden:
+            most = self._hidden.most_common(10)
+            names = ", ".join(f"{name} ({count} times)" if count > 1 else name for name, count in most)
+            console.talk(f"note: hidden folders were left out ({names}); name them to have them searched")
+
+
+class Answers:
+    """What is to be said of the answers beside their rows.
+
+    Attributes:
+        failed: images that could not be read.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._dim: list[str] = []
+        self._done = 0
+        self.failed = 0
+
+    def seen(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Pass the answers on; of those that failed, say why."""
         for prediction in predictions:
-            done += 1
+            self._done += 1
             if prediction.dim:
-                dim.append(prediction.path)
+                self._dim.append(prediction.path)
             if prediction.error is not None:
-                failed += 1
-                talk(f"error: {prediction.error}")
+                self.failed += 1
+                self._console.talk(f"error: {prediction.error}")
             yield prediction
 
-    predictions = (
-        model.predict(
-            paths, top_k=top_k, threshold=threshold, positive=positive, batch_size=batch_size, workers=workers
-        )
-        for paths in groups
-    )
-    WRITERS[format](checked(chain.from_iterable(predictions)), min(top_k, len(classes)))
-    if dim:
-        show_finding(finding(dim, counted(done, "image")))
-    for argument in empty:
-        talk(f"error: {argument}: no images there; {WAYS}")
-    if ignored:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in ignored.most_common())
-        talk(f"note: files without an image extension were left out ({kinds}); name them to have them tried")
-    if hidden:
-        names = ", ".join(f"{name} ({count} times)" if count > 1 else name for name, count in hidden.most_common(10))
-        talk(f"note: hidden folders were left out ({names}); name them to have them searched")
-    if failed or empty:
-        raise typer.Exit(Exit.SOME_FAILED)
+    def conclude(self) -> None:
+        """Say which pictures came out nearly black."""
+        from imgcls.pixels.dim import finding
+
+        if self._dim:
+            self._console.finding(finding(self._dim, counted(self._done, "image")))
+
+
+def _introduce(model: Model, config: PredictConfig, console: Console) -> None:
+    """Say which model answers, and how."""
+    from imgcls.inference.model import positive_index
+
+    classes = model.card.classes
+    index = 1 if config.positive is None else positive_index(classes, config.positive, config.ckpt)
+    console.talk(described(config.ckpt, model.card))
+    if len(classes) == 2 and (config.threshold is not None or config.positive is not None):
+        cut = 0.5 if config.threshold is None else config.threshold
+        console.talk(f"{classes[index]} from probability {cut:g} on, else {classes[1 - index]}")
+    if config.amp:
+        console.talk("mixed precision: answers may differ slightly from float32")
 
 
 def _paths_on_stdin() -> BinaryIO:
@@ -171,33 +205,33 @@ def _cells(prediction: Prediction, top_k: int) -> list[str]:
     return cells + [""] * (1 + 2 * top_k - len(cells))
 
 
-def _text(predictions: Iterable[Prediction], top_k: int) -> None:
+def _text(predictions: Iterable[Prediction], top_k: int) -> Iterator[str]:
     for prediction in predictions:
-        print("\t".join(printable(cell) for cell in _cells(prediction, top_k)), flush=True)
+        yield "\t".join(printable(cell) for cell in _cells(prediction, top_k)) + "\n"
 
 
-def _jsonl(predictions: Iterable[Prediction], top_k: int) -> None:
+def _jsonl(predictions: Iterable[Prediction], top_k: int) -> Iterator[str]:
     for prediction in predictions:
-        print(json.dumps(prediction.to_dict()), flush=True)
+        yield json.dumps(prediction.to_dict()) + "\n"
 
 
-def _json(predictions: Iterable[Prediction], top_k: int) -> None:
+def _json(predictions: Iterable[Prediction], top_k: int) -> Iterator[str]:
     separator = "["
     for prediction in predictions:
-        print(f"{separator}\n  {json.dumps(prediction.to_dict())}", end="", flush=True)
+        yield f"{separator}\n  {json.dumps(prediction.to_dict())}"
         separator = ","
-    print("\n]")
+    yield "\n]\n"
 
 
-def _csv(predictions: Iterable[Prediction], top_k: int) -> None:
-    more = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("class", "confidence")]
-    sys.stdout.write(csv_line(["path", "class", "confidence", *more, "error"]))
+def _csv(predictions: Iterable[Prediction], top_k: int) -> Iterator[str]:
+    more = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("class", "confidence")]
+    yield csv_line(["path", "class", "confidence", *more, "error"])
     for prediction in predictions:
-        sys.stdout.write(csv_line([*_cells(prediction, top_k), prediction.error or ""]))
-        sys.stdout.flush()
+        yield csv_line([*_cells(prediction, top_k), prediction.error or ""])
 
 
-WRITERS: dict[str, Callable[[Iterable[Prediction], int], None]] = {
+# Form of the rows -> the text of the answers and how many classes each has, in parts that can be written at once.
+WRITERS: dict[str, Callable[[Iterable[Prediction], int], Iterator[str]]] = {
     "text": _text,
     "json": _json,
     "jsonl": _jsonl,

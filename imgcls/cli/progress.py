@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from imgcls.cli import signals
-from imgcls.cli.output import columns_of, percent, show_facts, show_finding, talk, warn
+from imgcls.cli.console import Console, columns_of
+from imgcls.cli.text import percent
 from imgcls.events import EpochEnded, Event, Found, Said, Started, Stepped
 
 LINE_SECONDS = 30.0  # between progress lines when there is no terminal
@@ -17,7 +18,8 @@ BAR_FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"  # 
 class Progress:
     """A `Report` for the command line; holds the open bar."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self._console = console
         self.out: str | None = None  # the run folder, once there is one
         self._quiet = quiet  # other ranks than the first
         self._bar: Any = None
@@ -35,14 +37,14 @@ class Progress:
         self.close()
         if isinstance(event, Started):
             self.out = event.out
-            _header(event)
+            _header(event, self._console)
         elif isinstance(event, Found):
-            show_finding(event.finding)
+            self._console.finding(event.finding)
         elif isinstance(event, Said):
-            (warn if event.warning else talk)(event.text)
+            (self._console.warn if event.warning else self._console.talk)(event.text)
         elif isinstance(event, EpochEnded):
             for line in epoch_lines(event, columns_of(sys.stderr)):
-                talk(line)
+                self._console.talk(line)
 
     def close(self) -> None:
         """Remove the open bar."""
@@ -56,7 +58,7 @@ class Progress:
                 self._last_line = time.monotonic()
                 loss = "" if event.loss is None else f"  loss {_loss(event.loss)}"
                 rate = _rate(event.images_per_second)
-                talk(f"  {_name(event)} batch {event.batch}/{event.batches}{loss}  {rate}")
+                self._console.talk(f"  {_name(event)} batch {event.batch}/{event.batches}{loss}  {rate}")
             return
         if self._phase != (event.epoch, event.phase):
             from tqdm import tqdm
@@ -119,7 +121,7 @@ def _name(event: Stepped) -> str:
     return f"epoch {event.epoch} {event.phase}" if event.epoch else event.phase
 
 
-def _header(event: Started) -> None:
+def _header(event: Started, console: Console) -> None:
     card = event.card
     images = ", ".join([f"train {event.images['train']}", *([event.validation] if event.validation else [])])
     trainable = "all trainable" if event.trainable == event.parameters else f"{event.trainable:,} trainable"
@@ -133,6 +135,6 @@ def _header(event: Started) -> None:
         *((choice.name, f"{choice.shown} ({choice.reason})") for choice in event.choices),
         ("files", event.out or "none: dry run"),
     ]
-    show_facts(rows, 13, to_stderr=True)
+    console.talk_facts(rows, 13)
     if event.first_epoch > 1:
-        talk(f"resuming at epoch {event.first_epoch} of {event.epochs}")
+        console.talk(f"resuming at epoch {event.first_epoch} of {event.epochs}")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imgcls.cli.console import Console
 from imgcls.cli.options import Given, JsonOption, with_settings
-from imgcls.cli.output import interval, percent, talk, warn, write_json
-from imgcls.config import TrainConfig, from_dict, to_dict
+from imgcls.cli.text import interval, percent
+from imgcls.config import TrainConfig
 from imgcls.errors import Interrupted, UsageError, counted
-from imgcls.files import KINDS, check_kind, check_result
+from imgcls.paths import KINDS, check_kind
+from imgcls.settings import from_dict, to_dict
 
 if TYPE_CHECKING:
     from imgcls.distributed import World
@@ -42,30 +44,32 @@ def train(
 
     imgcls train --data dataset/ --arch resnet18 --epochs 20
     """
-    settings = from_dict(_stored(config, given) | given)
-    if json is not None and json != "-":
-        _check_summary(json, settings, config)
+    settings, console = from_dict(TrainConfig, _stored(config, given) | given), Console(json)
+    _check_summary(json, settings, config, console)
+    settings.check_paths()
+    from imgcls.data.splits import check_classes
+
+    check_classes(settings.data)
     from imgcls.cli.progress import Progress
     from imgcls.distributed import world_from_environment
     from imgcls.engine.train import train as run
 
     world = world_from_environment()
     is_main = world.is_main
-    progress = Progress(quiet=not is_main)
+    progress = Progress(console, quiet=not is_main)
     try:
         finished = run(settings, progress)
     except Interrupted:
         progress.close()
         if progress.out and is_main:
-            talk(f"stopped; go on with: {_program(world)} train --resume --out {shlex.quote(progress.out)}")
+            console.talk(f"stopped; go on with: {_program(world)} train --resume --out {shlex.quote(progress.out)}")
         raise
     finally:
         progress.close()
     if not is_main:
         return
-    _summarise(settings, finished, to_stderr=json == "-")
-    if json is not None:
-        write_json(summary(finished), json)
+    _summarise(settings, finished, console)
+    console.write_json(summary(finished))
 
 
 def _program(world: World) -> str:
@@ -76,14 +80,16 @@ def _program(world: World) -> str:
     return f"torchrun {processes} -m imgcls"
 
 
-def _check_summary(json: str, settings: TrainConfig, config: str | None) -> None:
+def _check_summary(json: str | None, settings: TrainConfig, config: str | None, console: Console) -> None:
     """Prove that the summary can be written; the run folder, where it may go too, is made later."""
+    if json is None or json == "-":
+        return
     check_kind(json, "--json", "JSON")
     if settings.out and os.path.realpath(os.path.dirname(json)) == os.path.realpath(settings.out):
         if os.path.basename(json) == "config.json":
             raise UsageError(f"--json {json}: is the run's own; name another file")
         return
-    check_result(json, "--json", data=settings.data, kept=[config] if config else [])
+    console.check_json(settings.data, [config])
 
 
 def summary(finished: Finished) -> dict[str, Any]:
@@ -104,8 +110,8 @@ def summary(finished: Finished) -> dict[str, Any]:
     }
 
 
-def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> None:
-    say = talk if to_stderr else print
+def _summarise(settings: TrainConfig, finished: Finished, console: Console) -> None:
+    say = console.say
     card, metrics = finished.card, finished.card.metrics
     if finished.reason == "dry run":
         say("dry run: everything was built, two validation batches and two steps ran; nothing was written")
@@ -122,13 +128,13 @@ def _summarise(settings: TrainConfig, finished: Finished, to_stderr: bool) -> No
     else:
         say(f"last epoch {card.epoch}: not validated")
     if card.pretrained.missing:
-        warn(f"trained from scratch: {card.pretrained.reason}")
+        console.warn(f"trained from scratch: {card.pretrained.reason}")
     if finished.best is None:
         return
     say(f"checkpoint: {finished.best}" + (f" (and {finished.linked} points at it)" if finished.linked else ""))
     name = "" if finished.linked else f" --ckpt {shlex.quote(finished.best)}"
-    talk(f"next: imgcls evaluate --data {shlex.quote(settings.data)}{name}")
-    talk(f"      imgcls predict IMAGE{name}")
+    console.talk(f"next: imgcls evaluate --data {shlex.quote(settings.data)}{name}")
+    console.talk(f"      imgcls predict IMAGE{name}")
 
 
 def _stopped_early(settings: TrainConfig, finished: Finished) -> str:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from imgcls import habits
 from imgcls.data import draws
 from imgcls.data.folder import open_folder
 from imgcls.data.listing import Listing, Source, folded, match, normal
-from imgcls.errors import DataError, UsageError
-from imgcls.files import at_hand
+from imgcls.errors import DataError
+from imgcls.paths import check_source
 from imgcls.registry import DATASETS, resolve
 from imgcls.schema import Finding
 
@@ -64,9 +63,7 @@ def open_source(text: str, known: Sequence[str] = ()) -> Source:
         UsageError: neither a folder nor a known name.
         DataError: a folder without class folders, or whose folders may be splits or classes.
     """
-    if not text:
-        raise UsageError("--data is missing: give a folder of images or a data set's name")
-    name, _, root = text.partition(":")
+    check_source(text)
     if os.path.isdir(text):
         source = open_folder(text, known)
         if text in DATASETS:
@@ -75,14 +72,19 @@ def open_source(text: str, known: Sequence[str] = ()) -> Source:
             )
             return replace(source, notes=(note, *source.notes))
         return source
-    if name in DATASETS:
-        opened: Source = resolve(DATASETS[name])(root or "data")
-        return opened
-    if os.path.exists(text):
-        raise UsageError(f"--data {text}: is a file; give the folder that holds the class folders")
-    near = at_hand(text)
-    hint = f" (did you mean '{near}'?)" if near else habits.value("--data", text, DATASETS)
-    raise UsageError(f"--data {text}: no such folder or data set{hint}; names: {', '.join(DATASETS)}")
+    name, _, root = text.partition(":")
+    opened: Source = resolve(DATASETS[name])(root or "data")
+    return opened
+
+
+def check_classes(text: str) -> None:
+    """Refuse a folder in which no classes can be found; what a data set by name holds shows when it is opened.
+
+    Raises:
+        UsageError, DataError: as `open_source`.
+    """
+    if os.path.isdir(text):
+        open_source(text)
 
 
 def for_training(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import InspectConfig
 from imgcls.data.listing import match
 from imgcls.data.splits import open_source
 from imgcls.engine.decide.decided import choices
@@ -44,17 +44,18 @@ class Inspection:
         return self.values | {"findings": [asdict(finding) for finding in self.findings]}
 
 
-def inspect(config: DataConfig, split: str = "train") -> Inspection:
+def inspect(config: InspectConfig) -> Inspection:
     """Load the first batch of the first epoch.
 
     Args:
-        config: the data settings of `train`.
-        split: "train" (shuffled, augmented) or "val" (as it is validated).
+        config: the data settings of `train`, and the split: "train" (shuffled, augmented) or "val" (as it is
+            validated).
 
     Raises:
         UsageError, DataError, CheckpointError: as training would.
     """
-    inputs = decide_inputs(config)
+    config.check_paths()
+    inputs, split = decide_inputs(config), config.split
     splits = inputs.splits
     batches = (training_batches if split == "train" else validation_batches)(replace(inputs, workers=0), config)
     if batches is None:

@@ -25,7 +25,7 @@ from imgcls.engine.learn.epoch import start_statistics, train_epoch
 from imgcls.engine.learn.learner import Learner
 from imgcls.engine.learn.meter import Meter
 from imgcls.engine.learn.schedules import plateau_drops
-from imgcls.engine.run import folder, header, resume
+from imgcls.engine.run import header, resume
 from imgcls.engine.run.diagnosis import Diagnosis, diverged, facts_of
 from imgcls.engine.run.history import Row, best_epoch, ending, is_best, is_over, row_of, scores
 from imgcls.engine.run.resume import Earlier
@@ -79,7 +79,7 @@ def train(config: TrainConfig, report: Report = silent, validate: Validate = val
         require_tensorboard()
     world = world_from_environment()
     compute = choose_compute(config, world)
-    folder.check(config)
+    config.check_paths()
     with joined(world, compute.device), _explained(config, compute.device):
         return _train(config, compute, report, validate)
 

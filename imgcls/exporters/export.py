@@ -20,18 +20,19 @@ import numpy as np
 from PIL import Image
 
 from imgcls import checkpoint, files
-from imgcls.config import check_word
+from imgcls.config import ExportConfig
 from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
-from imgcls.errors import ExportError, ImgclsError, NonFiniteError, UsageError, counted
+from imgcls.errors import ExportError, ImgclsError, NonFiniteError, counted
 from imgcls.events import Report, Said, silent
-from imgcls.exporters.model import INPUTS, Exportable, exportable
+from imgcls.exporters.model import Exportable, exportable
 from imgcls.exporters.verify import BATCHES, answers
 from imgcls.inference.model import Logits, softmax
 from imgcls.pixels.decode import Pixels
 from imgcls.registry import EXPORTERS, resolve
 from imgcls.schema import Exported, ModelCard, Preprocess
+from imgcls.settings import from_dict
 
 MOST_IMAGES = 256  # of --data that are compared
 DRAWN = 2 * sum(BATCHES)
@@ -68,22 +69,24 @@ def export(
         ExportError: the network cannot be exported, or the export disagrees; an older `output` is left alone.
         WriteError: `output` cannot be written.
     """
+    given = {"ckpt": ckpt, "format": format, "output": output, "data": data, "input": input}
+    return export_checkpoint(from_dict(ExportConfig, given), report)
+
+
+def export_checkpoint(config: ExportConfig, report: Report = silent) -> Exported:
+    """Do what `export` says, with the settings of the command."""
     began = time.monotonic()
-    ckpt = os.fspath(ckpt)
-    output = None if output is None else os.fspath(output)
-    data = None if data is None else os.fspath(data)
-    target = _target(ckpt, format, output, input)
-    loaded = checkpoint.load(ckpt)
-    for path, kind in ((target, format), *([(f"{target}.json", "JSON")] if format == "safetensors" else [])):
-        files.check_result(path, "--output", data=data, kept=[ckpt], kind=kind)
-    images, where = comparison_images(data, loaded.card.preprocess)
-    model = exportable(loaded, input)
+    config.check_paths()
+    target, format = config.target, config.format
+    loaded = checkpoint.load(config.ckpt)
+    images, where = comparison_images(config.data, loaded.card.preprocess)
+    model = exportable(loaded, config.input)
     report(Said(f"writing {target} ({format}, {loaded.card.arch})"))
     with files.replacing(target) as temporary:
         _write(format, model, temporary)
         expected = answers(exportable(loaded, "uint8").as_model(), images)
         if not np.isfinite(expected).all():
-            raise NonFiniteError(ckpt)
+            raise NonFiniteError(config.ckpt)
         report(Said(f"running it in a fresh process on {counted(len(images), 'image')} ({where})"))
         probability, share = _compare(target, format, expected, *_run(target, format, temporary, images), loaded.card)
         size = temporary.stat().st_size
@@ -92,7 +95,7 @@ def export(
     return Exported(
         path=target,
         format=format,
-        input=input,
+        input=config.input,
         bytes=size,
         images=len(images),
         compared=where,
@@ -101,23 +104,6 @@ def export(
         logits_difference=share,
         seconds=time.monotonic() - began,
     )
-
-
-def _target(ckpt: str, format: str, output: str | None, input: str) -> str:
-    """Check what was typed, and return the path to write."""
-    for flag, value, known in (("--format", format, EXPORTERS), ("--input", input, INPUTS)):
-        check_word(flag, value, known)
-    if format == "safetensors" and input != "uint8":
-        raise UsageError(f"--input {input}: safetensors holds weights and no network; drop --input")
-    target = output or f"{os.path.splitext(ckpt)[0]}.{format}"
-    extension = Path(target).suffix[1:]
-    if extension == "pt":
-        raise UsageError(f"--output {target}: the name of a checkpoint; type --output {target[:-3]}.{format}")
-    if extension in EXPORTERS and extension != format:
-        raise UsageError(f"--output {target}: the name of another format; type --format {extension} or another name")
-    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
-        raise UsageError(f"--output {target}: is a device or a pipe, and the export is read again; name a file")
-    return target
 
 
 def comparison_images(data: str | None, preprocess: Preprocess) -> tuple[Pixels, str]:

@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgcls.config import check_number
+from imgcls.config import PredictConfig
 from imgcls.errors import ImageError, NonFiniteError, UsageError, nearest
-from imgcls.files import at_hand
 from imgcls.inference.inputs import WAYS, expand
 from imgcls.inference.pool import HANDFUL, Decoded, Picture, decoded
 from imgcls.machine import available_cpus
@@ -28,8 +27,6 @@ from imgcls.pixels.decode import Pixels
 from imgcls.pixels.dim import is_deep, nearly_black
 from imgcls.registry import BACKENDS, resolve
 from imgcls.schema import ModelCard, Prediction, Score
-
-BATCH = 32  # images per forward pass of predict
 
 Logits = npt.NDArray[np.float32]
 
@@ -94,7 +91,7 @@ class Model:
         top_k: int = 1,
         threshold: float | None = None,
         positive: str | None = None,
-        batch_size: int = BATCH,
+        batch_size: int = PredictConfig.batch_size,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
         """Return an iterator over one Prediction per image, in order, failures included, as soon as its batch is done.
@@ -115,13 +112,10 @@ class Model:
                 or one of more than two.
             NonFiniteError: the network gives NaN or infinite logits.
         """
-        check_number("--top-k", top_k, int, low=1)
-        check_number("--batch-size", batch_size, int, low=1)
-        if threshold is not None:
-            check_number("--threshold", threshold, float, low=0, high=1)
+        # Held against the bounds of the command's options.
+        PredictConfig(top_k=top_k, threshold=threshold, positive=positive, batch_size=batch_size, workers=workers)
         if workers is None:
             workers = min(8, available_cpus())
-        check_number("--workers", workers, int, low=0)
         index = 1 if positive is None else positive_index(self.card.classes, positive)
         threshold = 0.5 if positive is not None and threshold is None else threshold
         rule = Rule(self.card.classes, top_k, threshold, index)
@@ -240,12 +234,9 @@ def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bo
         UsageError: no such file, or no such device.
         CheckpointError: the file is not a checkpoint, or damaged.
     """
-    path = os.fspath(path)
-    if not os.path.exists(path):
-        near = at_hand(path, (".pt", ".onnx"))
-        hint = f" (did you mean '{near}'?)" if near else ""
-        raise UsageError(f"--ckpt {path}: no such file{hint}; train first, or name a checkpoint")
-    model: Model = resolve(backend(path))(path, device, amp, few)
+    config = PredictConfig(ckpt=os.fspath(path), device=device, amp=amp)
+    config.check_paths()
+    model: Model = resolve(backend(config.ckpt))(config.ckpt, device, amp, few)
     return model
 
 

@@ -17,11 +17,12 @@ from torch import nn
 
 from imgcls import checkpoint
 from imgcls.download import download
-from imgcls.errors import CheckpointError, UsageError, WriteError
+from imgcls.errors import CheckpointError, WriteError
 from imgcls.models.classifier import build_network
 from imgcls.models.families import family, first_name, has_small_stem, published, size_problem
 from imgcls.models.state import CONVERTED, find, fits, load_state, parts, resize_positions
 from imgcls.models.surgery import head
+from imgcls.paths import check_weights
 from imgcls.registry import ARCHITECTURES
 from imgcls.schema import ModelCard, Pretrained
 
@@ -100,9 +101,7 @@ def from_file(path: str, arch: str) -> Start:
         UsageError: no such file, or a package to read it is not installed.
         CheckpointError: another architecture, another kind of file, or no tensors.
     """
-    if not os.path.isfile(path):
-        problem = "is a folder; give a file in it" if os.path.isdir(path) else "no such file; give a file"
-        raise UsageError(f"--weights {path}: {problem}, such as a state dict or an imgcls checkpoint")
+    check_weights(path)
     values = checkpoint.load_tensors(path)
     if "imgcls_version" in values:
         loaded = checkpoint.load(path)

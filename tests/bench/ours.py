@@ -16,7 +16,7 @@ import torch
 from table import Outcome, alternate
 from torch.nn import functional as F
 
-from imgcls.config import TrainConfig, from_dict
+from imgcls.config import TrainConfig
 from imgcls.data.batch import Batch, Data, Loader
 from imgcls.data.cache import in_memory
 from imgcls.data.draws import Integers
@@ -34,13 +34,14 @@ from imgcls.engine.learn.meter import Meter
 from imgcls.engine.train import train
 from imgcls.events import EpochEnded, Event, Stepped, silent
 from imgcls.machine import available_cpus
+from imgcls.settings import from_dict
 
 COMMAND = (sys.executable, "-m", "imgcls")
 
 
 def settings(data: Path, **asked: Any) -> TrainConfig:
     """Return settings by the names of the flags: on the CPU, nothing downloaded, a run replaces the one before."""
-    return from_dict({"data": str(data), "device": "cpu", "pretrained": False, "overwrite": True} | asked)
+    return from_dict(TrainConfig, {"data": str(data), "device": "cpu", "pretrained": False, "overwrite": True} | asked)
 
 
 def batches(data: Path, **asked: Any) -> FileLoader:

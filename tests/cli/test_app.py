@@ -83,7 +83,7 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Result]) -> None
         ("predict a.jpg", "--ckpt best.pt: no such file"),
         ("predict a.jpg --format jsn", "--format jsn: not known (did you mean 'json'?)"),
         ("predict", "Missing argument 'IMAGE...'"),
-        ("predict --top-k 0 a.jpg", "Invalid value for '--top-k'"),
+        ("predict --top-k 0 a.jpg", "--top-k 0: must be 1 or more"),
         ("info nowhere.pt", "nowhere.pt: no such file"),
         # habits of other tools
         ("train --data x --batch 8", "--batch: no such option (did you mean '--batch-size'?)"),

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from carrying import shows
 from counting import summarise
 from drawing import draw_tree
 from PIL import Image
 from typer.testing import Result
 
+from imgcls.cli.console import Console
 from imgcls.cli.evaluate import show
 from imgcls.engine.assess import evaluate as module
 from imgcls.errors import Exit
@@ -48,6 +50,7 @@ def percent(share: float) -> str:
 # What is printed -----------------------------------------------------------------------------------------------------
 
 
+@shows("evaluate", "data", "ckpt")
 def test_two_classes_on_one_page(run: Run, best: Path, colours: Path) -> None:
     result = run("evaluate", "--data", colours, "--ckpt", best)
     assert result.exit_code == Exit.DONE
@@ -144,6 +147,7 @@ def test_the_stable_names_of_the_json_file(run: Run, best: Path, colours: Path, 
     assert " ".join(report["origin"]) == ("checkpoint file sha256 arch epoch data where fingerprint date versions")
 
 
+@shows("evaluate", "split")
 def test_evaluate_on_val_gives_the_stored_accuracy(run: Run, best: Path, colours: Path, tmp_path: Path) -> None:
     run("evaluate", "--data", colours, "--ckpt", best, "--split", "val", "--json", tmp_path / "report.json")
     run("info", best, "--json", tmp_path / "card.json")
@@ -161,6 +165,7 @@ def test_evaluate_on_val_gives_the_stored_accuracy(run: Run, best: Path, colours
     ],
     ids=str,
 )
+@shows("evaluate", "positive", "threshold")
 def test_the_positive_class_and_the_threshold(
     run: Run, best: Path, colours: Path, options: tuple[str, str], line: str
 ) -> None:
@@ -191,7 +196,7 @@ def test_a_missing_class_has_no_figures_and_an_unknown_one_is_named(
 def test_the_matrix_of_many_classes_is_left_to_the_files(capsys: pytest.CaptureFixture[str]) -> None:
     for classes in (12, 13):
         names = [f"c{number}" for number in range(classes)]
-        show(summarise(np.eye(classes, dtype=np.int64), 1.0, classes, names, "val"))
+        show(summarise(np.eye(classes, dtype=np.int64), 1.0, classes, names, "val"), Console())
         printed = capsys.readouterr()
         assert ("true \\ predicted" in printed.out) == (classes == 12)
         assert ("--out and --json" in printed.err) == (classes == 13)
@@ -205,7 +210,7 @@ def test_of_very_many_classes_the_least_accurate_have_a_row(capsys: pytest.Captu
         names = [f"c{number}" for number in range(classes)]
         table = np.diag(np.arange(classes, dtype=np.int64))
         table[50, 51], table[60, 61], table[70, 0] = 50, 30, 140
-        show(summarise(table, 1.0, classes, names, "val"))
+        show(summarise(table, 1.0, classes, names, "val"), Console())
         printed = capsys.readouterr()
         rows = [line.split("\t") for line in printed.out.strip().split("\n\n")[0].splitlines()]
         named = [row[0] for row in rows[1:-2]]
@@ -218,6 +223,7 @@ def test_of_very_many_classes_the_least_accurate_have_a_row(capsys: pytest.Captu
             assert "the 20 least accurate of 201 classes; --out and --json write all\n" in printed.err
 
 
+@shows("evaluate", "limit")
 def test_one_image_is_one_image(run: Run, best: Path, colours: Path) -> None:
     result = run("evaluate", "--data", colours, "--ckpt", best, "--limit", 1)
     assert " on 1 image (test), " in result.stdout
@@ -227,6 +233,7 @@ def test_one_image_is_one_image(run: Run, best: Path, colours: Path) -> None:
 # What is written -----------------------------------------------------------------------------------------------------
 
 
+@shows("evaluate", "out", "predictions")
 def test_the_folder_and_the_table_are_written_and_said(
     run: Run, three: tuple[Path, Path], best: Path, colours: Path, tmp_path: Path
 ) -> None:
@@ -296,8 +303,8 @@ def test_a_wrong_word_is_named(run: Run, best: Path, colours: Path, options: tup
 @pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "half"])
 def test_a_threshold_is_a_probability(run: Run, best: Path, colours: Path, threshold: str) -> None:
     line = refused(run("evaluate", "--data", colours, "--ckpt", best, f"--threshold={threshold}"), Exit.USAGE)
-    assert "--threshold" in line
-    assert f"{threshold} is not " in line
+    needs = "needs a number" if threshold == "half" else "must be 0 to 1"
+    assert line == f"--threshold {threshold}: {needs}"
 
 
 @pytest.mark.usefixtures("untouched")
@@ -333,8 +340,6 @@ def test_nothing_is_written_into_the_data(
 @pytest.mark.parametrize(
     ("flag", "name", "reason"),
     [
-        ("--out", "taken", "a file is where a folder is needed; name another path"),
-        ("--out", "taken/below", "a file is where a folder is needed; name another path"),
         ("--predictions", "none/rows.csv", "no such file or directory; make the folder first"),
         ("--predictions", "folder", "is a directory; name a file"),
         ("--predictions", "taken/rows.csv", "a file is where a folder is needed; name another path"),
@@ -350,6 +355,15 @@ def test_what_cannot_be_written_is_found_before_the_evaluation(
     line = refused(run("evaluate", "--data", colours, "--ckpt", best, flag, tmp_path / name), Exit.WRITE)
     assert line == f"{tmp_path / name}: cannot write: {reason}"
     assert sorted(os.listdir(tmp_path)) == ["folder", "taken"]
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("name", ["taken", "taken/below"])
+def test_a_file_is_no_folder(run: Run, best: Path, colours: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    line = refused(run("evaluate", "--data", colours, "--ckpt", best, "--out", tmp_path / name), Exit.WRITE)
+    assert line == f"--out {tmp_path / name}: {tmp_path / 'taken'} is a file; name a folder"
     assert (tmp_path / "taken").read_text() == "a file"
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from carrying import shows
 from drawing import draw_tree
 from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import Result
 
 from imgcls import plots
+from imgcls.data import sample
 from imgcls.engine import inspect as module
 from imgcls.errors import Exit
 from imgcls.plots import Pixels
@@ -22,6 +24,7 @@ from imgcls.plots import Pixels
 Run = Callable[..., Result]
 
 
+@shows("inspect-batch", "split", "output")
 def test_inspect_batch_shows_what_training_sees(run: Run, colours: Path, tmp_path: Path) -> None:
     line = ("inspect-batch", "--data", colours, "--arch", "simple-cnn", "--batch-size", 8, "--workers", 0)
     result = run(*line, "--output", tmp_path / "grid.png", "--json", tmp_path / "batch.json")
@@ -111,6 +114,16 @@ def test_sample_data_is_drawn_once(run: Run, tmp_path: Path) -> None:
     again = run("sample-data", tmp_path / "dataset")
     assert again.exit_code == Exit.USAGE
     assert "is not empty" in again.stderr
+
+
+@shows("sample-data", "seed")
+def test_another_seed_draws_other_pictures(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "SPLITS", {"train": 1})
+    drawn = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 7)):
+        assert run("sample-data", tmp_path / name, "--seed", seed).exit_code == 0
+        drawn.append((tmp_path / name / "train/star/star-000.png").read_bytes())
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_contact_sheet_is_what_its_name_says(run: Run, colours: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from carrying import shows
 from PIL import Image
 from typer.testing import Result
 
@@ -20,6 +21,7 @@ from imgcls.schema import Prediction, Score
 Run = Callable[..., Result]
 
 
+@shows("predict", "ckpt")
 def test_one_row_per_input_in_input_order(run: Run, best: Path, colours: Path) -> None:
     red, blue = colours / "test/red/00.png", colours / "test/blue/00.png"
     result = run("predict", red, blue, red, "--ckpt", best)
@@ -64,6 +66,7 @@ def test_what_a_folder_holds_besides_images_is_said(run: Run, best: Path, colour
     assert run("predict", tmp_path / "b.gif", "--ckpt", best).stdout.split("\t")[1] == "red"
 
 
+@shows("predict", "top_k")
 def test_top_k_adds_pairs(run: Run, best: Path, colours: Path) -> None:
     cells = run("predict", colours / "test/red/00.png", "--top-k", 5, "--ckpt", best).stdout.strip().split("\t")
     assert [cells[1], cells[3]] == ["red", "blue"]
@@ -87,6 +90,7 @@ def test_the_stable_names_of_json_lines(run: Run, best: Path, colours: Path) -> 
     assert json.loads(whole.stdout) == [good, bad]
 
 
+@shows("predict", "format")
 def test_csv_has_a_header_and_one_width(run: Run, best: Path, colours: Path) -> None:
     arguments = (colours / "test/red/00.png", "none.jpg", "--top-k", 2, "--format", "csv", "--ckpt", best)
     rows = list(csv.reader(io.StringIO(run("predict", *arguments).stdout)))
@@ -244,15 +248,13 @@ ANSWERS = (
 )
 
 
-def test_below_the_threshold_the_class_alone_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    WRITERS["text"](ANSWERS, 3)
-    assert [row.split("\t") for row in capsys.readouterr().out.splitlines()] == [
+def test_below_the_threshold_the_class_alone_is_missing() -> None:
+    assert [row.rstrip("\n").split("\t") for row in WRITERS["text"](ANSWERS, 3)] == [
         ["sure.png", "cat", "0.5000", "dog", "0.3000", "emu", "0.2000"],
         ["unsure.png", "", "0.5000", "dog", "0.3000", "emu", "0.2000"],
         ["none.png", "", "", "", "", "", ""],
     ]
-    WRITERS["csv"](ANSWERS, 2)
-    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == [
+    assert list(csv.DictReader(WRITERS["csv"](ANSWERS, 2))) == [
         {"path": path, "class": name, "confidence": sure, "class_2": second, "confidence_2": share, "error": error}
         for path, name, sure, second, share, error in (
             ("sure.png", "cat", "0.5000", "dog", "0.3000", ""),
@@ -262,11 +264,10 @@ def test_below_the_threshold_the_class_alone_is_missing(capsys: pytest.CaptureFi
     ]
 
 
-def test_one_class_per_image_is_one_pair_of_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_class_per_image_is_one_pair_of_columns() -> None:
     """Also where a threshold made the less likely of two classes the answer, and `top` holds the other one."""
     moved = Prediction(path="a.png", class_name="dog", confidence=0.4, top=(Score("cat", 0.6),))
-    WRITERS["text"]([*ANSWERS, moved], 1)
-    assert capsys.readouterr().out.splitlines() == [
+    assert "".join(WRITERS["text"]([*ANSWERS, moved], 1)).splitlines() == [
         "sure.png\tcat\t0.5000",
         "unsure.png\t\t0.5000",
         "none.png\t\t",
@@ -274,6 +275,7 @@ def test_one_class_per_image_is_one_pair_of_columns(capsys: pytest.CaptureFixtur
     ]
 
 
+@shows("predict", "threshold", "positive")
 def test_the_positive_class_is_the_one_that_the_threshold_is_about(run: Run, best: Path, colours: Path) -> None:
     red, blue = colours / "test/red/00.png", colours / "test/blue/00.png"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from imgcls.cli.console import Console
 from imgcls.cli.progress import Progress, epoch_lines
 from imgcls.events import EpochEnded, Started, Stepped
 from imgcls.schema import Choice, ModelCard, Preprocess, Pretrained
@@ -109,7 +110,7 @@ def started() -> Started:
 
 def test_the_header_keeps_to_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
-    Progress()(started())
+    Progress(Console())(started())
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) > 9
@@ -118,7 +119,7 @@ def test_the_header_keeps_to_its_column(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_piped_header_has_a_line_for_each_fact(capsys: pytest.CaptureFixture[str]) -> None:
-    Progress()(started())
+    Progress(Console())(started())
     lines = capsys.readouterr().err.splitlines()
     assert [line[:13].strip() for line in lines] == [
         *("device", "network", "images", "pixels", "recipe", "lr", "workers", "files"),
@@ -130,7 +131,7 @@ def test_the_bar_has_room_in_80_columns(
     monkeypatch: pytest.MonkeyPatch, phase: str, epoch: int, loss: float | None
 ) -> None:
     stream = terminal(monkeypatch)
-    progress = Progress()
+    progress = Progress(Console())
     for batch in (1, 400, 469):
         progress(Stepped(epoch, phase, batch, 469, loss, 1720.0))
     progress.close()

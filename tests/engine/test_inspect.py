@@ -11,15 +11,18 @@ import pytest
 from PIL import Image
 from small_runs import Seen, draw, run, tiny
 
+from imgcls.config import InspectConfig
 from imgcls.engine.inspect import Inspection, inspect
 from imgcls.errors import DataError
 from imgcls.schema import IMAGENET_MEAN, IMAGENET_STD
+from imgcls.settings import from_dict
 
 pytest_plugins = ("small_runs",)
 
 
 def inspected(data: Path, split: str = "train", **asked: Any) -> Inspection:
-    return inspect(tiny(data, **asked), split)
+    small = {"arch": "simple-cnn", "batch_size": 8, "workers": 0, "augment": "none"}
+    return inspect(from_dict(InspectConfig, small | {"data": str(data), "split": split} | asked))
 
 
 def test_it_is_the_first_batch_of_training(pictures: Path, seen: Seen) -> None:

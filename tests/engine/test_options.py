@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from carrying import OPTIONS, shown, shows
 from PIL import Image
 from small_runs import Seen, built, draw, of, run, same, started, tiny, warnings
 from torch import nn
 
 from imgcls import registry
-from imgcls.config import TrainConfig, settings
+from imgcls.config import TrainConfig
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing, Source
 from imgcls.device import choose_device
@@ -33,71 +33,16 @@ from imgcls.schema import Choice, Preprocess
 
 pytest_plugins = ("small_runs",)
 
-# Option -> the test that fails when it is ignored where it acts. A new option needs a line here.
-TESTS = {
-    "data": "test_options.py::test_data",
-    "arch": "test_options.py::test_arch",
-    "size": "test_options.py::test_size",
-    "resize": "test_options.py::test_resize",
-    "augment": "test_options.py::test_augment",
-    "rotate": "test_options.py::test_rotate",
-    "color_jitter": "test_options.py::test_color_jitter",
-    "flip": "test_options.py::test_flip",
-    "alternate_flip": "test_options.py::test_alternate_flip",
-    "cutout": "test_options.py::test_cutout",
-    "decode": "test_options.py::test_decode",
-    "batch_size": "test_options.py::test_batch_size",
-    "val_split": "test_options.py::test_val_split",
-    "limit": "test_options.py::test_limit",
-    "workers": "test_options.py::test_workers",
-    "seed": "test_options.py::test_seed",
-    "pretrained": "test_options.py::test_pretrained",
-    "weights": "test_options.py::test_weights",
-    "freeze_epochs": "test_loop.py::test_frozen_for_n_epochs",
-    "stem": "test_options.py::test_stem",
-    "dropout": "test_options.py::test_dropout",
-    "epochs": "test_options.py::test_epochs",
-    "optimizer": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "lr": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "momentum": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "nesterov": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "weight_decay": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "schedule": "test_optim.py::test_the_learning_rates_of_a_run",
-    "warmup_epochs": "test_optim.py::test_warm_up",
-    "label_smoothing": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "class_weights": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "mixup": "test_mix.py::test_a_run_with_mixup_sees_mixed_images",
-    "cutmix": "test_mix.py::test_a_run_with_cutmix_sees_pasted_images",
-    "accumulate": "test_loop.py::test_a_split_batch_equals_a_whole_one",
-    "clip_grad": "test_loop.py::test_a_run_equals_a_loop_written_by_hand",
-    "amp": "test_options.py::test_amp",
-    "ema": "test_loop.py::test_ema_is_validated_and_kept",
-    "cache": "test_hold.py::test_images_are_decoded_once_with_a_cache_and_in_each_epoch_without",
-    "compile": "test_options.py::test_compile",
-    "channels_last": "test_options.py::test_channels_last",
-    "sync_bn": "test_options.py::test_sync_bn",
-    "monitor": "test_monitor.py::test_monitor_chooses_the_epoch_that_is_kept",
-    "early_stop": "test_monitor.py::test_early_stop_ends_the_run",
-    "out": "test_run_folder.py::test_out_is_where_the_files_go",
-    "resume": "test_resume.py::test_a_resumed_run_equals_a_straight_one",
-    "overwrite": "test_run_folder.py::test_overwrite_replaces_the_files_of_the_run_and_no_others",
-    "dry_run": "test_train.py::test_a_dry_run_writes_nothing",
-    "tensorboard": "test_tensorboard.py::test_the_event_file_has_the_numbers",
-    "deterministic": "test_options.py::test_deterministic",
-    "device": "test_options.py::test_device",
-}
 
-
-def test_every_option_has_a_test() -> None:
-    assert {item.name for item, _ in settings(TrainConfig)} == set(TESTS)
-    for where in TESTS.values():
-        file, name = where.split("::")
-        assert re.search(rf"^def {name}\(", (Path(__file__).parent / file).read_text(), re.MULTILINE), where
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_option_has_a_test(command: str) -> None:
+    assert shown()[command] == OPTIONS[command]
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
 
 
+@shows("train", "data")
 def test_data(tmp_path: Path, seen: Seen) -> None:
     """The pictures the network is trained on are those of the folder."""
     data = draw(tmp_path / "data", {"train/blue": 1, "train/red": 1, "val/red": 1})
@@ -108,6 +53,7 @@ def test_data(tmp_path: Path, seen: Seen) -> None:
     assert {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in seen.train[0]} == expected
 
 
+@shows("train", "arch")
 def test_arch(pictures: Path, tmp_path: Path) -> None:
     for arch in ("simple-cnn", "small-cnn"):
         done = run(tiny(pictures, arch=arch, out=str(tmp_path / arch)))
@@ -115,6 +61,7 @@ def test_arch(pictures: Path, tmp_path: Path) -> None:
         assert done.finished.card.arch == arch
 
 
+@shows("train", "size")
 def test_size(pictures: Path, seen: Seen) -> None:
     for size in (8, 24):
         run(tiny(pictures, size=size, dry_run=True))
@@ -129,6 +76,7 @@ def fed(config: TrainConfig, seen: Seen) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rule", ["crop", "squash", "pad"])
+@shows("train", "resize")
 def test_resize(tmp_path: Path, seen: Seen, rule: Any) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -143,6 +91,7 @@ def test_resize(tmp_path: Path, seen: Seen, rule: Any) -> None:
     assert not any(np.array_equal(expected, transform(np.asarray(picture), other)) for other in others)
 
 
+@shows("train", "augment")
 def test_augment(pictures: Path, seen: Seen) -> None:
     """No two kinds feed the network the same, at small and at large input sizes."""
     for size in (16, 48):
@@ -152,12 +101,14 @@ def test_augment(pictures: Path, seen: Seen) -> None:
             assert not any(torch.equal(first, second) for second in batches[:index])
 
 
+@shows("train", "rotate")
 def test_rotate(pictures: Path, seen: Seen) -> None:
     straight, turned = (fed(tiny(pictures, rotate=angle, dry_run=True), seen) for angle in (0, 90))
     assert not torch.equal(straight, turned)
     assert torch.equal(straight, fed(tiny(pictures, dry_run=True), seen))
 
 
+@shows("train", "color_jitter")
 def test_color_jitter(pictures: Path, seen: Seen) -> None:
     plain, varied = (
         fed(tiny(pictures, color_jitter=strength, dry_run=True), seen).float().mean((1, 2, 3)) for strength in (0, 0.9)
@@ -166,6 +117,7 @@ def test_color_jitter(pictures: Path, seen: Seen) -> None:
     assert (plain - varied).abs().max() > 20  # levels: brightness has changed
 
 
+@shows("train", "flip")
 def test_flip(pictures: Path, seen: Seen) -> None:
     """With light augmentation of small images, mirroring is all there is."""
     plain = fed(tiny(pictures, augment="none", dry_run=True), seen)
@@ -198,6 +150,7 @@ def test_flip_is_off_for_digits_unless_asked(monkeypatch: pytest.MonkeyPatch, se
     assert flip == Choice("flip", False, "mnist shows digits")
 
 
+@shows("train", "alternate_flip")
 def test_alternate_flip(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     """Half of the images are mirrored in the odd epochs, the others in the even ones."""
     run(tiny(pictures, alternate_flip=True, epochs=3, batch_size=24, out=str(tmp_path)))
@@ -220,6 +173,7 @@ def test_a_cutout_larger_than_the_input_is_refused(pictures: Path) -> None:
         run(tiny(pictures, cutout=17, size=16, dry_run=True))
 
 
+@shows("train", "cutout")
 def test_cutout(pictures: Path, seen: Seen) -> None:
     """A square of the mean colour lies somewhere in each image; at the border it is cut off."""
     plain, covered = (fed(tiny(pictures, cutout=side, dry_run=True), seen) for side in (0, 6))
@@ -236,6 +190,7 @@ def test_cutout(pictures: Path, seen: Seen) -> None:
     assert len(places) > 4
 
 
+@shows("train", "decode")
 def test_decode(tmp_path: Path, seen: Seen) -> None:
     """Validation sees what all later commands will see, because the checkpoint says how to decode."""
     data = draw(
@@ -252,12 +207,14 @@ def test_decode(tmp_path: Path, seen: Seen) -> None:
     assert not np.array_equal(answers["full"], answers["scaled"])
 
 
+@shows("train", "batch_size")
 def test_batch_size(pictures: Path, seen: Seen) -> None:
     for size in (3, 5):
         assert len(fed(tiny(pictures, batch_size=size, dry_run=True), seen)) == size
         assert len(seen.val[-1]) == size
 
 
+@shows("train", "val_split")
 def test_val_split(tmp_path: Path) -> None:
     data = draw(tmp_path / "flat", {"blue": 10, "red": 10})
     for share, images in ((0.1, {"train": 18, "val": 2}), (0.3, {"train": 14, "val": 6}), (0, {"train": 20})):
@@ -267,12 +224,14 @@ def test_val_split(tmp_path: Path) -> None:
         assert (said in warnings(done.events)) == (share == 0)
 
 
+@shows("train", "limit")
 def test_limit(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     done = run(tiny(pictures, limit=5, out=str(tmp_path / "run")))
     assert started(done.events).images == {"train": 5, "val": 5}
     assert sum(map(len, seen.train)) == 5
 
 
+@shows("train", "workers")
 def test_workers(tmp_path: Path) -> None:
     """The loader processes that are alive while training are as many as asked for."""
     data = draw(tmp_path / "flat", {"blue": 4, "red": 4})
@@ -287,6 +246,7 @@ def test_workers(tmp_path: Path) -> None:
         assert alive[-1] - before == count
 
 
+@shows("train", "seed")
 def test_seed(pictures: Path, seen: Seen) -> None:
     """The seed decides the first weights, the order and the augmentation, and nothing else does."""
     orders, firsts, changed = [], [], []
@@ -337,6 +297,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+@shows("train", "pretrained")
 def test_pretrained(pictures: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for: used, or an error. Not asked for: used from 96 px on, or a warning. Refused: not looked for."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(hub / "hub"))
@@ -374,6 +335,7 @@ def test_missing_weights_cannot_be_overlooked(pictures: Path, tmp_path: Path, mo
     assert "from scratch" in (done.folder / "config.json").read_text()
 
 
+@shows("train", "weights")
 def test_weights(pictures: Path, tmp_path: Path) -> None:
     """A run starts from another's checkpoint, or from a bare state dict with a new head."""
     first = run(tiny(pictures, out=str(tmp_path / "first"), seed=3))
@@ -391,6 +353,7 @@ def test_weights_give_size_and_normalisation_too(pictures: Path, tmp_path: Path)
     assert decide_inputs(tiny(pictures, weights=str(first.folder / "best.pt"))).preprocess.size == 20
 
 
+@shows("train", "stem")
 def test_stem(pictures: Path, seen: Seen) -> None:
     for stem, kernel in (("small", (3, 3)), ("standard", (7, 7)), ("auto", (3, 3))):
         network: Any = built(tiny(pictures, arch="resnet18", stem=stem)).model.network
@@ -399,6 +362,7 @@ def test_stem(pictures: Path, seen: Seen) -> None:
     assert b.run.card.arch_options["stem"] == "standard", "made for small images, it has no other"
 
 
+@shows("train", "dropout")
 def test_dropout(pictures: Path) -> None:
     """In training the network forgets, in validation it does not."""
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
@@ -411,6 +375,7 @@ def test_dropout(pictures: Path) -> None:
 # Optimisation and run ------------------------------------------------------------------------------------------------
 
 
+@shows("train", "epochs")
 def test_epochs(pictures: Path, tmp_path: Path) -> None:
     done = run(tiny(pictures, epochs=3, out=str(tmp_path / "run")))
     assert [row["epoch"] for row in done.history] == [1, 2, 3]
@@ -418,6 +383,7 @@ def test_epochs(pictures: Path, tmp_path: Path) -> None:
     assert done.finished.epochs_run == 3
 
 
+@shows("train", "amp")
 def test_amp(pictures: Path) -> None:
     """Refused without CUDA, also when the device is found only later."""
     with pytest.raises(UsageError, match="--amp needs CUDA"):
@@ -475,6 +441,7 @@ class Compiled(nn.Module):
         return self._orig_mod(images)
 
 
+@shows("train", "compile")
 def test_compile(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
     """Training goes through torch.compile; validation does not, and the checkpoint knows nothing of it."""
     made: list[Compiled] = []
@@ -507,6 +474,7 @@ def test_a_network_that_cannot_be_compiled_is_one_line(pictures: Path, monkeypat
 
 
 @pytest.mark.parametrize(("asked", "last"), [("auto", True), (True, True), (False, False)])
+@shows("train", "channels_last")
 def test_channels_last(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, last: bool) -> None:
     """The second convolution sees weights and images in the order asked for, in training and in validation."""
     found: set[tuple[bool, ...]] = set()
@@ -523,6 +491,7 @@ def test_channels_last(pictures: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert found == {(True, last, last), (False, last, last)}
 
 
+@shows("train", "sync_bn")
 def test_sync_bn(pictures: Path) -> None:
     for extra in ({}, {"device": "auto"}):
         with pytest.raises(UsageError, match="--sync-bn is for several GPUs: start it under torchrun, or drop it"):
@@ -548,6 +517,7 @@ def undetermined() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("undetermined")
+@shows("train", "deterministic")
 def test_deterministic(pictures: Path) -> None:
     during: list[bool] = []
 
@@ -564,6 +534,7 @@ def test_deterministic_is_no_hindrance(pictures: Path, tmp_path: Path) -> None:
     run(tiny(pictures, arch="bn-cnn", deterministic=True, limit=6, out=str(tmp_path / "run")))
 
 
+@shows("train", "device")
 def test_device(pictures: Path, seen: Seen) -> None:
     event = started(run(tiny(pictures, device="cpu", dry_run=True)).events)
     assert (str(event.device.value).split()[0], event.device.reason) == ("cpu", "as asked")

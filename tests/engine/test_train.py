@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from carrying import shows
 from small_runs import Seen, built, close, draw, of, run, started, tiny, warnings
 
 from imgcls import checkpoint
@@ -21,11 +22,11 @@ from imgcls.config import TrainConfig
 from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.learn.epoch import start_statistics
-from imgcls.engine.run import folder as run_folder
 from imgcls.engine.run import header
 from imgcls.errors import DataError, Exit, ResourceError, UsageError
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
 from imgcls.models.classifier import Classifier
+from imgcls.paths import holds_run
 
 pytest_plugins = ("small_runs",)
 
@@ -58,6 +59,7 @@ def files(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@shows("train", "dry_run")
 def test_a_dry_run_writes_nothing(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
     """But everything is built, two validation batches and two steps run."""
     monkeypatch.chdir(tmp_path)
@@ -195,7 +197,7 @@ def test_an_interrupt_keeps_the_finished_epochs(pictures: Path, tmp_path: Path) 
 def test_a_wrong_device_is_refused_before_the_folder_is_made(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--device tpu: not known"):
         run(tiny(pictures, device="tpu", out=str(tmp_path / "run")))
-    assert not run_folder.holds_run(tmp_path / "run")
+    assert not holds_run(tmp_path / "run")
 
 
 # Two processes --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from carrying import shows
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -137,6 +138,7 @@ def description(file: Path) -> dict[str, Any]:
 # The files -----------------------------------------------------------------------------------------------------------
 
 
+@shows("export", "format", "output")
 def test_each_format_is_one_file_that_others_may_read(exports: Path, tmp_path: Path) -> None:
     """No .data file beside the ONNX; safetensors alone has its description beside it too."""
     assert sorted(os.listdir(exports)) == sorted([*(f"model.{name}" for name in FORMATS), "model.safetensors.json"])
@@ -275,6 +277,7 @@ def test_the_stable_fields_of_json(exports: Path, name: str) -> None:
     }
 
 
+@shows("export", "ckpt", "data", "input")
 def test_by_default_an_onnx_file_appears_beside_the_checkpoint(
     run: Run, best: Path, colours: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws, FrameOperation, on
 from imgcls.schema import Preprocess
 
@@ -34,7 +34,7 @@ class ColorJitter(FrameOperation):
         return f"color jitter {self.strength:g}"
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> ColorJitter:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> ColorJitter:
     """Return the colour jitter that was asked for."""
     return ColorJitter(asked.color_jitter)
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws, PictureOperation
 from imgcls.pixels.decode import Pixels
 from imgcls.pixels.transform import MOST_PIXELS, RESAMPLING, scaled_size, with_borders
@@ -61,7 +61,7 @@ class RandomResizedCrop(PictureOperation):
         return np.asarray(with_borders(image, max(image.size), self.preprocess.fill))
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> RandomResizedCrop:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> RandomResizedCrop:
     """Return the crop of a recipe."""
     return RandomResizedCrop(preprocess, SMALLEST[asked.augment])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws, FrameOperation, colour, on
 from imgcls.data.draws import Integers
 from imgcls.schema import Preprocess
@@ -32,7 +32,7 @@ class Cutout(FrameOperation):
         return f"cutout {self.side}"
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> Cutout:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> Cutout:
     """Return the cutout that was asked for."""
     return Cutout(asked.cutout, preprocess.fill)
 

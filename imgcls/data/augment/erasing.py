@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.cutout import covered
 from imgcls.data.augment.operation import Draws, FrameOperation
 from imgcls.schema import Preprocess
@@ -35,6 +35,6 @@ class Erasing(FrameOperation):
         return covered(images, np.hstack([corners, corners + sizes * (drawn[:, :1] < PROBABILITY)]), self.fill)
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> Erasing:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> Erasing:
     """Return the operation."""
     return Erasing(preprocess.fill)

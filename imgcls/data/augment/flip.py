@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws, FrameOperation, on
 from imgcls.data.draws import Integers, Stream, hashed
 from imgcls.schema import Preprocess
@@ -54,6 +54,6 @@ class Flip(FrameOperation):
         return ", ".join(word for word, is_said in words.items() if is_said)
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> Flip:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> Flip:
     """Return the flip of a recipe."""
     return Flip(asked.alternate_flip, by_itself=asked.augment == "none")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from imgcls.config import SMALL_IMAGE, DataConfig
+from imgcls.config import SMALL_IMAGE, BatchConfig
 from imgcls.data.augment.operation import Draws, FrameOperation, Operation, PictureOperation
 from imgcls.data.draws import Integers
 from imgcls.pixels.decode import Pixels
@@ -16,13 +16,13 @@ from imgcls.registry import resolve
 from imgcls.schema import Preprocess
 
 
-def _shifts(asked: DataConfig, small: bool) -> bool:
+def _shifts(asked: BatchConfig, small: bool) -> bool:
     return small and asked.augment in ("standard", "strong")
 
 
 # What happens to an image, in this order: the operation's module, and for which settings it takes part.
 # `small`: inputs of up to SMALL_IMAGE pixels, which are not cut to pieces.
-OPERATIONS: dict[str, Callable[[DataConfig, bool], bool | None]] = {
+OPERATIONS: dict[str, Callable[[BatchConfig, bool], bool | None]] = {
     "crop": lambda asked, small: asked.augment != "none" and not small,
     "shift": lambda asked, small: _shifts(asked, small),  # mirrors too, if `flip` is asked for
     "flip": lambda asked, small: asked.flip and not _shifts(asked, small),
@@ -50,7 +50,7 @@ class Augmentation:
     operations: tuple[Operation, ...]
 
     @classmethod
-    def of(cls, asked: DataConfig, preprocess: Preprocess) -> Augmentation:
+    def of(cls, asked: BatchConfig, preprocess: Preprocess) -> Augmentation:
         """Return what was asked for.
 
         Args:

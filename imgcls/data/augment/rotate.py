@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws, FrameOperation, colour, on
 from imgcls.schema import Preprocess
 
@@ -38,6 +38,6 @@ class Rotate(FrameOperation):
         return f"rotate {self.degrees:g}°"
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> Rotate:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> Rotate:
     """Return the rotation that was asked for."""
     return Rotate(asked.rotate, preprocess.fill)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment import flip
 from imgcls.data.augment.flip import Flip
 from imgcls.data.augment.operation import Draws, FrameOperation, on
@@ -43,7 +43,7 @@ class Shift(FrameOperation):
         return str(self.flip or "")
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> Shift:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> Shift:
     """Return the shift of a recipe, which mirrors too if that is asked for."""
     return Shift(min(PADDING, preprocess.size - 1), flip.operation(asked, preprocess) if asked.flip else None)
 

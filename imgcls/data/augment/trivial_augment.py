@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from imgcls.config import DataConfig
+from imgcls.config import BatchConfig
 from imgcls.data.augment.operation import Draws, FrameOperation
 from imgcls.pixels.decode import Pixels
 from imgcls.schema import Preprocess
@@ -32,7 +32,7 @@ class TrivialAugment(FrameOperation):
         return torch.from_numpy(np.stack([_changed(pixels, self.fill, drawn) for pixels, drawn in each]))
 
 
-def operation(asked: DataConfig, preprocess: Preprocess) -> TrivialAugment:
+def operation(asked: BatchConfig, preprocess: Preprocess) -> TrivialAugment:
     """Return the operation."""
     return TrivialAugment(preprocess.fill)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from imgcls import files
-from imgcls.config import EVALUATED, check_number, check_word
+from imgcls.config import EvaluateConfig
 from imgcls.data.files import FileLoader, choose_workers
 from imgcls.data.listing import Listing
 from imgcls.data.order import Order
@@ -55,98 +55,62 @@ def evaluate(
     data: str | os.PathLike[str],
     ckpt: str | os.PathLike[str] = "best.pt",
     *,
-    out: str | os.PathLike[str] | None = None,
-    predictions: str | os.PathLike[str] | None = None,
+    report: Report = silent,
     **options: Any,
 ) -> EvalReport:
-    """Evaluate a checkpoint on a data set.
+    """Evaluate a checkpoint on a data set, and write the files that are asked for.
 
     Args:
         data: folder or data set name.
         ckpt: checkpoint of `imgcls train`, or `.onnx` file of `imgcls export`.
-        out: folder for report.json and the pictures.
-        predictions: CSV file with one row per image, worst first.
-        options: as `measure` has them.
+        report: receives progress and findings.
+        options: out, predictions, split, positive, threshold, batch_size, limit, workers, device and amp, as
+            `config.EvaluateConfig` has them.
 
     Raises:
         ImgclsError: as `measure`; WriteError when a file cannot be written.
     """
-    out = None if out is None else os.fspath(out)
-    predictions = None if predictions is None else os.fspath(predictions)
-    evaluation = measure(os.fspath(data), os.fspath(ckpt), out=out, predictions=predictions, **options)
-    evaluation.write(out, predictions)
+    config = EvaluateConfig(data=os.fspath(data), ckpt=os.fspath(ckpt), **options)
+    evaluation = measure(config, report)
+    evaluation.write(config.out, config.predictions)
     return evaluation.report
 
 
-def measure(
-    data: str,
-    ckpt: str = "best.pt",
-    *,
-    split: str | None = None,
-    positive: str | None = None,
-    threshold: float | None = None,
-    out: str | None = None,
-    predictions: str | None = None,
-    batch_size: int = 64,
-    workers: int | None = None,
-    device: str = "auto",
-    amp: bool = False,
-    limit: int | None = None,
-    report: Report = silent,
-) -> Evaluation:
+def measure(config: EvaluateConfig, report: Report = silent) -> Evaluation:
     """Evaluate a checkpoint on a data set, and write nothing yet.
 
     Args:
-        data: folder or data set name.
-        ckpt: checkpoint of `imgcls train`, or `.onnx` file of `imgcls export`.
-        split: "train", "val" or "test"; None: test if there is one, else validation (the images held out in
-            training included), else all of a folder of class folders.
-        positive: of two classes, the one that `binary` is about; None: the second.
-        threshold: of two classes, the probability from which the answer is positive; None: 0.5.
-        out: folder that will be written; checked here, before the work.
-        predictions: file that will be written; checked likewise.
-        batch_size: images per forward pass.
-        workers: loader processes; None: the CPUs this process may use, at most 8.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        amp: mixed precision, CUDA only; else float32.
-        limit: at most this many images.
+        config: everything there is to say; without a split, test if there is one, else validation (the images held
+            out in training included), else all of a folder of class folders.
         report: receives progress and findings.
 
     Raises:
-        UsageError: no such data, checkpoint, split, device or positive class, or a number out of its bounds.
+        UsageError: no such data, checkpoint, device or positive class.
         DataError: no such split, an unknown class, an image that cannot be read.
         CheckpointError: not a valid checkpoint.
-        WriteError: `out` or `predictions` cannot be written.
+        WriteError: the folder or the table cannot be written.
     """
-    if split is not None:
-        check_word("--split", split, EVALUATED)
-    check_number("--batch-size", batch_size, int, low=1)
-    for flag, number, low in (("--workers", workers, 0), ("--limit", limit, 1)):
-        if number is not None:
-            check_number(flag, number, int, low)
-    if out is not None:
-        files.check_outside(out, data, "--out")
-    if predictions is not None:
-        files.check_result(predictions, "--predictions", data=data, kept=[ckpt], kind="CSV")
-    model = with_tensors(load(ckpt, device, amp))
+    config.check_paths()
+    ckpt, data = config.ckpt, config.data
+    model = with_tensors(load(ckpt, config.device, config.amp))
     card = model.card
-    index = _positive(card.classes, ckpt, positive, threshold)
+    index = _positive(card.classes, ckpt, config.positive, config.threshold)
     chosen, whole = for_evaluation(
-        data, card.classes, split=split, holdout=model.holdout, content=model.holdout_content
+        data, card.classes, split=config.split, holdout=model.holdout, content=model.holdout_content
     )
-    listing = whole if limit is None else limited(whole, limit, seed=0)
-    if out is not None:
-        files.check_folder(Path(out))
+    listing = whole if config.limit is None else limited(whole, config.limit, seed=0)
+    if config.out is not None:
+        files.check_folder(Path(config.out))
     of, seen = origin(ckpt, card, data, listing), seen_in_training(card, whole.images)
     for finding in (*listing.findings, *findings(card, of, chosen, seen)):
         report(Found(finding))
-    if amp:
+    if config.amp:
         report(Said("mixed precision: answers may differ slightly from float32"))
     report(Said(f"evaluating {listing.where}: {counted(len(listing.images), 'image')} ({chosen})"))
-    loader = _loader(model, listing, batch_size, workers)
+    loader = _loader(model, listing, config.batch_size, config.workers)
     result, found = _answered(model, loader, listing, chosen, index or 0, report)
     if index is not None:
-        cut = 0.5 if threshold is None else threshold
+        cut = 0.5 if config.threshold is None else config.threshold
         two = binary(found["positive"], found["label"], card.classes, index, cut)
         result = replace(result, binary=two)
     return Evaluation(replace(result, seen_in_training=seen, origin=of), found, listing, card)
@@ -193,8 +157,6 @@ def _answered(
 
 def _positive(classes: tuple[str, ...], ckpt: str, name: str | None, threshold: float | None) -> int | None:
     """Return the index of the positive of two classes; None when there are more."""
-    if threshold is not None:
-        check_number("--threshold", threshold, float, low=0, high=1)
     if len(classes) == 2:
         return 1 if name is None else positive_index(classes, name, ckpt)
     flag = "--positive" if name is not None else "--threshold"

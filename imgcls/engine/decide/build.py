@@ -11,7 +11,7 @@ import torch
 
 import imgcls
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import TrainConfig, to_dict
+from imgcls.config import TrainConfig
 from imgcls.data import disk_cache
 from imgcls.data.batch import Data
 from imgcls.data.cache import choose_cache
@@ -30,10 +30,11 @@ from imgcls.engine.run.folder import provenance
 from imgcls.engine.run.resume import versions_of_draws
 from imgcls.engine.run.run import Run
 from imgcls.errors import ImageError, UsageError
-from imgcls.files import check_outside
 from imgcls.machine import free_memory
 from imgcls.models.classifier import Classifier
+from imgcls.paths import check_outside
 from imgcls.schema import Choice, ModelCard
+from imgcls.settings import to_dict
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import DIGIT_DATASETS, DataConfig
+from imgcls.config import DIGIT_DATASETS, BatchConfig
 from imgcls.data import draws
 from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.files import FileLoader, choose_workers
@@ -65,7 +65,7 @@ class Inputs:
 
 
 def decide_inputs(
-    config: DataConfig,
+    config: BatchConfig,
     last: Checkpoint | None = None,
     world: World | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -106,7 +106,7 @@ def decide_inputs(
     )
 
 
-def _splits(config: DataConfig, last: Checkpoint | None, world: World) -> Splits:
+def _splits(config: BatchConfig, last: Checkpoint | None, world: World) -> Splits:
     with world.main_first():
         splits = for_training(
             config.data,
@@ -116,14 +116,14 @@ def _splits(config: DataConfig, last: Checkpoint | None, world: World) -> Splits
             holdout=last.holdout if last else None,
         )
     splits = _with_dim(splits, config.seed)
-    if splits.val is not None and not len(splits.holdout) and config.val_split != DataConfig.val_split:
+    if splits.val is not None and not len(splits.holdout) and config.val_split != BatchConfig.val_split:
         unused = f"--val-split {config.val_split:g} is not used"
         note = Finding("val-split-unused", "note", unused, "the data has validation images of its own")
         splits = replace(splits, findings=(*splits.findings, note))
     return splits
 
 
-def _flips(config: DataConfig, dataset: str | None) -> tuple[bool, Choice[bool] | None]:
+def _flips(config: BatchConfig, dataset: str | None) -> tuple[bool, Choice[bool] | None]:
     """Return whether training images are mirrored, and the choice where it was one."""
     if config.alternate_flip or config.flip is not None:
         return config.alternate_flip or bool(config.flip), None
@@ -143,7 +143,7 @@ def _with_dim(splits: Splits, seed: int) -> Splits:
 
 
 def training_batches(
-    inputs: Inputs, config: DataConfig, world: World | None = None, *, smallest: int = 2, pin_memory: bool = False
+    inputs: Inputs, config: BatchConfig, world: World | None = None, *, smallest: int = 2, pin_memory: bool = False
 ) -> FileLoader:
     """Return the training batches: shuffled and augmented; `smallest` as `Order` has it."""
     world, split = world or World(), inputs.splits.train
@@ -158,7 +158,7 @@ def training_batches(
 
 
 def validation_batches(
-    inputs: Inputs, config: DataConfig, world: World | None = None, *, pin_memory: bool = False
+    inputs: Inputs, config: BatchConfig, world: World | None = None, *, pin_memory: bool = False
 ) -> FileLoader | None:
     """Return the validation batches, in order and unchanged; None without validation images."""
     world, split = world or World(), inputs.splits.val
@@ -175,7 +175,7 @@ def validation_batches(
 
 
 def _decide(
-    config: DataConfig, splits: Splits, world: World, say: Callable[[str], None]
+    config: BatchConfig, splits: Splits, world: World, say: Callable[[str], None]
 ) -> tuple[pretrained.Start, Preprocess, DecidedInputs]:
     recipe = published(config.arch)
     given = pretrained.from_file(config.weights, config.arch) if config.weights else None
@@ -195,7 +195,7 @@ def _decide(
 
 
 def _choose_size(
-    config: DataConfig, images: Images, recipe: Recipe | None, card: ModelCard | None
+    config: BatchConfig, images: Images, recipe: Recipe | None, card: ModelCard | None
 ) -> tuple[Choice[int], bool]:
     """Return the side of the input, and whether images are used whole, not cropped."""
     if config.size is not None:
@@ -216,7 +216,7 @@ def _choose_size(
 
 
 def _choose_preprocess(
-    config: DataConfig, size: int, whole: bool, dataset: str | None, start: pretrained.Start
+    config: BatchConfig, size: int, whole: bool, dataset: str | None, start: pretrained.Start
 ) -> tuple[Preprocess, Choice[str]]:
     """Decide the deterministic transform, and whose mean and deviation normalise."""
     recipe = published(config.arch)

@@ -1,6 +1,6 @@
 """The folder of a training run: who may use it, and the files in it, each written whole or not at all.
 
-Knows no training; `FILES` are the only names it ever creates or replaces.
+Knows no training; `paths.RUN_FILES` are the only names it ever creates or replaces.
 """
 
 from __future__ import annotations
@@ -24,16 +24,13 @@ import torch
 import imgcls
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import TrainConfig, to_dict
+from imgcls.config import TrainConfig
 from imgcls.engine.run.history import best_epoch
-from imgcls.errors import CheckpointError, UsageError, WriteError
+from imgcls.errors import CheckpointError, WriteError
+from imgcls.paths import DEFAULT_PARENT, RUN_FILES
 from imgcls.schema import Choice
+from imgcls.settings import to_dict
 
-FILES = (
-    *("best.pt", "best.damaged.pt", "last.pt", "last.prev.pt"),
-    *("config.json", "metrics.jsonl", "curves.png", "run.lock", "tensorboard"),
-)
-DEFAULT_PARENT = "runs"
 ROOM = 2**14  # bytes that a run holds while it goes on, so that config.json can tell of a full disk
 
 
@@ -137,39 +134,6 @@ def provenance(earlier: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"command_line": first, **({"resumed_by": line} if line != first else {}), "versions": versions}
 
 
-def holds_run(path: Path) -> bool:
-    """Tell whether a folder holds what a run saved, or a config.json of somebody else.
-
-    A run that failed before its first epoch ended has nothing to lose: its folder may be used again.
-    """
-    if any(os.path.exists(path / name) for name in FILES if name not in ("run.lock", "config.json")):
-        return True
-    try:
-        return os.path.exists(path / "config.json") and "status" not in read_config(path)["run"]
-    except (CheckpointError, KeyError, TypeError):
-        return True
-
-
-def check(config: TrainConfig) -> None:
-    """Refuse a run folder that cannot be used, before anything is loaded; writes nothing.
-
-    Raises:
-        UsageError: it is inside the data folder, or holds a run and neither `--resume` nor `--overwrite` was given.
-        WriteError: it is a file, or it or a parent cannot be written.
-    """
-    path = Path(config.out or DEFAULT_PARENT)
-    files.check_outside(path, config.data, "--out")
-    if config.out is not None and os.path.isdir(path) and holds_run(path) and not (config.resume or config.overwrite):
-        raise UsageError(
-            f"--out {path}: holds a run; type --resume to go on, --overwrite to replace it, or another --out"
-        )
-    nearest = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
-    if not os.path.isdir(nearest):
-        raise WriteError(f"--out {path}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise WriteError(f"--out {path}: {nearest} cannot be written; name another folder")
-
-
 def create(config: TrainConfig) -> RunFolder:
     """Make the run folder, or take over the one named by `--out`, and lock it.
 
@@ -181,7 +145,7 @@ def create(config: TrainConfig) -> RunFolder:
     lock = _locked(path)
     if config.overwrite:
         with files.explained(path):
-            for name in FILES:
+            for name in RUN_FILES:
                 if name == "tensorboard":
                     shutil.rmtree(path / name, ignore_errors=True)
                 elif name != "run.lock":

@@ -12,7 +12,7 @@ import numpy as np
 
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import TrainConfig, to_dict
+from imgcls.config import TrainConfig
 from imgcls.data import draws
 from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.splits import Splits
@@ -22,6 +22,7 @@ from imgcls.engine.run import folder
 from imgcls.engine.run.history import Row, best_epoch, is_best, is_over
 from imgcls.errors import CheckpointError, DataError, UsageError
 from imgcls.schema import ModelCard
+from imgcls.settings import to_dict
 
 # Settings that may differ, because they change no more than rounding; the data is held against its fingerprint.
 HARMLESS = (

@@ -20,6 +20,7 @@ from imgcls.engine.run.run import Run
 from imgcls.engine.run.tensorboard import EpochWriter, NoWriter, TensorBoardWriter
 from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted
 from imgcls.events import Report, Said
+from imgcls.paths import DEFAULT_PARENT
 from imgcls.schema import EvalReport, ModelCard
 
 
@@ -199,7 +200,7 @@ def _link(config: TrainConfig, opened: folder.RunFolder, report: Report) -> str 
     if config.limit is not None or not opened.is_here_by_default():
         return None
     link = Path("best.pt")
-    if files.point(link, Path(folder.DEFAULT_PARENT) / opened.path.name / "best.pt"):
+    if files.point(link, Path(DEFAULT_PARENT) / opened.path.name / "best.pt"):
         return str(link)
     report(Said("best.pt here is a file of its own and was left alone", warning=True))
     return None

@@ -11,7 +11,7 @@ import torch
 from small_runs import built, same, tiny
 
 from imgcls.checkpoint import Checkpoint, load, save
-from imgcls.config import from_dict, to_dict
+from imgcls.config import TrainConfig
 from imgcls.data.splits import NO_HOLDOUT
 from imgcls.distributed import World
 from imgcls.engine.decide.build import build, choose_compute
@@ -19,6 +19,7 @@ from imgcls.engine.decide.decided import choices
 from imgcls.engine.decide.inputs import decide_inputs
 from imgcls.engine.decide.learning import images_per_step
 from imgcls.errors import DataError, ImgclsError, UsageError
+from imgcls.settings import from_dict, to_dict
 
 pytest_plugins = ("small_runs",)
 
@@ -58,7 +59,7 @@ def test_the_card_describes_the_model(pictures: Path) -> None:
     card = built(config).run.card
     assert card.classes == ("blue", "green", "red")
     assert card.arch_options == {"stem": "standard", "dropout": 0.25}
-    assert from_dict(card.config) == config
+    assert from_dict(TrainConfig, card.config) == config
     assert card.config == to_dict(config)
     assert card.data_fingerprint
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from carrying import shows
 from loading import AUGMENTATIONS, LARGE, PREPROCESS, decoded, in_files, loader
 from loading import equal as equal_batches
 from PIL import Image
@@ -143,6 +144,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("where", "times"), [("off", 3), ("memory", 1), ("disk", 1)])
+@shows("train", "cache")
 def test_images_are_decoded_once_with_a_cache_and_in_each_epoch_without(
     pictures: Path, tmp_path: Path, decodings: Counter[str], where: str, times: int
 ) -> None:

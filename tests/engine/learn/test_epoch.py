@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from carrying import shows
 from small_runs import Built, Seen, Still, Tensors, built, close, draw, of, run, same, tiny
 from torch import nn
 from torch.nn import functional as F
@@ -85,6 +86,9 @@ def by_hand(data: Path, asked: dict[str, Any]) -> Tensors:
     ],
     ids=str,
 )
+@shows(
+    "train", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "label_smoothing", "class_weights", "clip_grad"
+)
 def test_a_run_equals_a_loop_written_by_hand(seven: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
     constant = {"schedule": "constant", "warmup_epochs": 0, "batch_size": 4, "epochs": 2}
     ours = run(tiny(seven, **asked, **constant, out=str(tmp_path / "run"))).weights()
@@ -149,6 +153,7 @@ def test_a_rare_class_is_neither_lost_nor_answered_for_all(tmp_path: Path, mixed
 
 @pytest.mark.parametrize("data_name", ["pictures", "seven"])  # 24 images: whole windows; 7: a short last batch
 @pytest.mark.parametrize("extra", [{}, {"class_weights": "balanced"}, {"label_smoothing": 0.2}, {"clip_grad": 0.05}])
+@shows("train", "accumulate")
 def test_a_split_batch_equals_a_whole_one(
     request: pytest.FixtureRequest, seen: Seen, data_name: str, extra: dict[str, Any]
 ) -> None:
@@ -339,6 +344,7 @@ def parts(b: Built) -> tuple[Tensors, Tensors]:
 
 
 @pytest.mark.parametrize("freeze_epochs", [1, 2, "all"])
+@shows("train", "freeze_epochs")
 def test_frozen_for_n_epochs(pictures: Path, freeze_epochs: Any) -> None:
     """The head learns, the backbone stays bit for bit, BatchNorm statistics included; then it learns too."""
     config = tiny(pictures, arch="bn-cnn", freeze_epochs=freeze_epochs, lr=1e-3, epochs=3, weight_decay=0.1, limit=8)
@@ -385,6 +391,7 @@ def test_the_header_counts_what_learns(pictures: Path) -> None:
 # Weight averaging -----------------------------------------------------------------------------------------------------
 
 
+@shows("train", "ema")
 def test_ema_is_validated_and_kept(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     """Both files hold the average, whose accuracy they state; last.pt the weights behind it, too."""
     from imgcls import checkpoint

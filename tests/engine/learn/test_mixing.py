@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from carrying import shows
 from small_runs import Seen, Still, built, run, tiny
 from torch.nn import functional as F
 
@@ -56,6 +57,7 @@ def test_the_parameter_says_how_much_is_mixed() -> None:
     assert distance_from_half(50) < 0.05 < 0.4 < distance_from_half(0.1)
 
 
+@shows("train", "mixup")
 def test_a_run_with_mixup_sees_mixed_images(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     """Training accuracy is unknown, because the labels are mixed too; validation is not mixed."""
     plain = run(tiny(pictures, out=str(tmp_path / "plain")))
@@ -68,6 +70,7 @@ def test_a_run_with_mixup_sees_mixed_images(pictures: Path, tmp_path: Path, seen
     assert done.history[0]["train_acc"] is None
 
 
+@shows("train", "cutmix")
 def test_a_run_with_cutmix_sees_pasted_images(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     run(tiny(pictures, batch_size=24, dry_run=True))
     done = run(tiny(pictures, batch_size=24, cutmix=1.0, out=str(tmp_path / "cutmix")))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from carrying import shows
 from counting import summarise
 from small_runs import Seen, planted, run, tiny
 from torch import nn
@@ -32,6 +33,7 @@ def torchs(scheduler: type[Any], steps: int, **options: Any) -> list[float]:
     return rates
 
 
+@shows("train", "schedule")
 def test_the_learning_rates_of_a_run(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     """What the optimizer used in each of 12 steps (4 epochs of 3), for each schedule."""
     expected = {
@@ -81,6 +83,7 @@ def test_plateaus_are_met_after_the_warm_up_only(pictures: Path, tmp_path: Path,
     assert seen.lrs[5:] == pytest.approx([PEAK] * 4 + [PEAK / 10])
 
 
+@shows("train", "warmup_epochs")
 def test_warm_up(pictures: Path, tmp_path: Path, seen: Seen) -> None:
     """A straight line up, then the cosine over the steps that are left."""
     asked = {"lr": PEAK, "epochs": 4, "warmup_epochs": 1.5}  # 1.5 epochs of 3 steps: 4 steps

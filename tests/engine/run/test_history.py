@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from carrying import shows
 from counting import summarise
 from small_runs import of, planted, run, tiny
 
@@ -34,6 +35,7 @@ PLANTED = (
 
 
 @pytest.mark.parametrize(("monitor", "epoch"), [("val-acc", 1), ("macro-f1", 2), ("val-loss", 3)])
+@shows("train", "monitor")
 def test_monitor_chooses_the_epoch_that_is_kept(pictures: Path, tmp_path: Path, monitor: str, epoch: int) -> None:
     done = run(
         tiny(pictures, monitor=monitor, epochs=4, limit=4, out=str(tmp_path / "run")), validate=planted(*PLANTED)
@@ -69,6 +71,7 @@ def test_without_validation_the_last_epoch_is_the_best() -> None:
     ("monitor", "patience", "ended"),
     [("val-acc", 1, 2), ("val-acc", 2, 3), ("macro-f1", 1, 3), ("val-loss", 1, 4), ("val-acc", "auto", 4)],
 )
+@shows("train", "early_stop")
 def test_early_stop_ends_the_run(pictures: Path, tmp_path: Path, monitor: str, patience: Any, ended: int) -> None:
     """After as many epochs without improvement, by what `--monitor` says."""
     done = run(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from carrying import shows
 from counting import summarise
 from PIL import Image
 from small_runs import COLOURS, Killed, Run, draw, kill_in, of, planted, run, same, started, tiny, warnings
@@ -64,6 +65,7 @@ def copy(stopped: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@shows("train", "resume")
 def test_a_resumed_run_equals_a_straight_one(pictures: Path, straight: Run, copy: Path, workers: int) -> None:
     """Bit by bit, with another number of loader processes too."""
     assert json.loads((copy / "config.json").read_text())["run"]["status"].startswith("failed")

@@ -17,15 +17,16 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from carrying import shows
 from small_runs import Run, run, same, tiny
 
 import imgcls
 from imgcls import checkpoint, files
 from imgcls.engine.run import folder as run_folder
-from imgcls.engine.run.folder import FILES
 from imgcls.engine.train import train
 from imgcls.errors import Exit, ImgclsError, UsageError, WriteError
 from imgcls.events import Event, Stepped
+from imgcls.paths import RUN_FILES
 
 pytest_plugins = ("small_runs",)
 
@@ -38,6 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
+@shows("train", "out")
 def test_out_is_where_the_files_go(pictures: Path, elsewhere: Path) -> None:
     done = run(tiny(pictures, out="deep/in/there"))
     assert done.finished.out == str(Path("deep/in/there"))
@@ -303,6 +305,7 @@ def test_a_folder_that_holds_a_run_is_refused(pictures: Path, finished: Run) -> 
     assert (finished.folder / "best.pt").read_bytes() == before
 
 
+@shows("train", "overwrite")
 def test_overwrite_replaces_the_files_of_the_run_and_no_others(pictures: Path, tmp_path: Path) -> None:
     run(tiny(pictures, epochs=2, out=str(tmp_path)))
     (tmp_path / "notes.txt").write_text("mine")
@@ -317,7 +320,7 @@ def test_overwrite_replaces_the_files_of_the_run_and_no_others(pictures: Path, t
     assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
     assert not (tmp_path / "tensorboard").exists()
     assert not (tmp_path / "last.prev.pt").exists()
-    assert {path.name for path in tmp_path.iterdir()} <= {*FILES, "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} <= {*RUN_FILES, "notes.txt"}
 
 
 def test_a_folder_of_other_things_is_used(pictures: Path, tmp_path: Path) -> None:

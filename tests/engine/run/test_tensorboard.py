@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from carrying import shows
 from small_runs import Killed, kill_in, run, tiny
 
 from imgcls.engine.run.tensorboard import NoWriter
@@ -25,6 +26,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
+@shows("train", "tensorboard")
 def test_the_event_file_has_the_numbers(pictures: Path, tmp_path: Path) -> None:
     done = run(tiny(pictures, tensorboard=True, epochs=2, out=str(tmp_path / "run")))
     found = scalars(done.folder)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.cli import output
+from imgcls.cli.console import Console
+from imgcls.cli.text import interval, number, percent, printable, wrapped
+from imgcls.errors import UsageError
 from imgcls.schema import Finding
 
 HEADER = ["class", "images", "accuracy", "95 %", "precision", "recall", "F1"]
@@ -41,7 +43,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Draw:
         monkeypatch.setenv("COLUMNS", str(columns))
         stream = Terminal()
         monkeypatch.setattr(sys, "stderr" if to_stderr else "stdout", stream)
-        output.show_table("per class", header, rows, to_stderr)
+        Console("-" if to_stderr else None).table("per class", header, rows)
         return stream.getvalue()
 
     return draw
@@ -59,7 +61,7 @@ def test_a_piped_table_is_an_empty_line_and_tab_separated_rows(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, to_stderr: bool
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")  # of the terminal that is not there
-    output.show_table("per class", HEADER, ROWS, to_stderr)
+    Console("-" if to_stderr else None).table("per class", HEADER, ROWS)
     out, err = capsys.readouterr()
     rows = "".join("\t".join(row) + "\n" for row in [HEADER, *ROWS])
     assert (out, err) == (("", "\n" + rows) if to_stderr else ("\n" + rows, ""))
@@ -134,7 +136,7 @@ SAFE = r"a\tb\nc\x1b[31md\x07\u202ee"
 
 
 def test_control_characters_are_escaped_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
-    output.show_table("t", ["class", HOSTILE], [[HOSTILE, "1"]])
+    Console().table("t", ["class", HOSTILE], [[HOSTILE, "1"]])
     assert capsys.readouterr().out == f"\nclass\t{SAFE}\n{SAFE}\t1\n"
 
 
@@ -157,9 +159,9 @@ def test_a_name_is_no_markup(drawn: Draw, columns: int, name: str) -> None:
 
 
 def test_talk_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    output.talk(HOSTILE)
-    output.warn(HOSTILE)
-    output.show_finding(Finding("code", "note", "two images are empty", f"look at {HOSTILE}"))
+    Console().talk(HOSTILE)
+    Console().warn(HOSTILE)
+    Console().finding(Finding("code", "note", "two images are empty", f"look at {HOSTILE}"))
     assert capsys.readouterr() == ("", f"{SAFE}\nwarning: {SAFE}\nnote: two images are empty; look at {SAFE}\n")
 
 
@@ -185,21 +187,49 @@ def test_talk_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_printable(text: str, shown: str) -> None:
-    assert output.printable(text) == shown
+    assert printable(text) == shown
 
 
 # Numbers and JSON ----------------------------------------------------------------------------------------------------
 
 
 def test_shares_are_percentages_with_one_decimal() -> None:
-    assert [output.percent(share) for share in (0, 0.12345, 1, None)] == ["0.0 %", "12.3 %", "100.0 %", "-"]
-    assert [output.interval(pair) for pair in ((0.1, 0.98765), (0, 1), None)] == ["10.0-98.8 %", "0.0-100.0 %", "-"]
+    assert [percent(share) for share in (0, 0.12345, 1, None)] == ["0.0 %", "12.3 %", "100.0 %", "-"]
+    assert [interval(pair) for pair in ((0.1, 0.98765), (0, 1), None)] == ["10.0-98.8 %", "0.0-100.0 %", "-"]
+
+
+def test_results_make_room_for_json_on_stdout(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What was said is the same, in the same order; only where it goes differs."""
+    said = []
+    for json_goes in (None, str(tmp_path / "a.json"), "-"):
+        console = Console(json_goes)
+        console.talk("talk")
+        console.say(f"a result of {HOSTILE}")
+        console.facts([("name", "fact")], 6)
+        console.table("t", ["class"], [["ant"]])
+        console.talk_facts([("device", "cpu")], 8)
+        said.append(capsys.readouterr())
+    results = f"a result of {SAFE}\nname  fact\n\nclass\nant\n"
+    assert said[0] == said[1] == (results, "talk\ndevice  cpu\n")
+    assert said[2] == ("", f"talk\n{results}device  cpu\n")
+
+
+def test_a_file_that_cannot_take_json_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    inside, rows = tmp_path / "data/x.json", tmp_path / "rows.json"
+    for json_goes, kept in ((None, []), ("-", []), (str(rows), [None, "best.pt"])):
+        Console(json_goes).check_json(str(tmp_path / "data"), kept)
+    with pytest.raises(UsageError, match="is inside --data"):
+        Console(str(inside)).check_json(str(tmp_path / "data"))
+    with pytest.raises(UsageError, match="itself; name another file"):
+        Console(str(rows)).check_json(kept=[None, str(rows)])
 
 
 def test_json_goes_to_stdout_or_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     value = {"classes": ["蜜蜂", "caf\udce9"], "auc": None}
-    output.write_json(value, "-")
-    output.write_json(value, str(tmp_path / "report.json"))
+    Console("-").write_json(value)
+    Console(str(tmp_path / "report.json")).write_json(value)
+    Console().write_json(value)
     out, err = capsys.readouterr()
     assert (json.loads(out), err) == (value, "")
     assert (tmp_path / "report.json").read_text() == out
@@ -207,17 +237,15 @@ def test_json_goes_to_stdout_or_to_a_file(capsys: pytest.CaptureFixture[str], tm
 
 def test_lines_are_broken_between_words_and_go_on_in_their_column() -> None:
     text = "name   " + " ".join(["word"] * 12)
-    broken = output.wrapped(text, 30, 7).splitlines()
+    broken = wrapped(text, 30, 7).splitlines()
     assert broken[0] == "name   word word word word"
     assert all(len(line) <= 30 and line.startswith("       word") for line in broken[1:])
     assert " ".join(" ".join(broken).split()) == " ".join(text.split())
-    assert output.wrapped("name   蜜蜂 蜜蜂 蜜蜂", 14, 7) == "name   蜜蜂\n       蜜蜂\n       蜜蜂", (
-        "cells, not letters"
-    )
-    assert output.wrapped("       two words", 12, 7).splitlines() == ["       two", "       words"], "without a name"
+    assert wrapped("name   蜜蜂 蜜蜂 蜜蜂", 14, 7) == "name   蜜蜂\n       蜜蜂\n       蜜蜂", "cells, not letters"
+    assert wrapped("       two words", 12, 7).splitlines() == ["       two", "       words"], "without a name"
     path = "/a/path/longer/than/the/window"
-    assert output.wrapped(f"name   in {path} it is", 20, 7).splitlines()[1] == f"       {path}", "no path is broken"
-    assert output.wrapped(f"name   {path} it", 20, 7).splitlines() == [f"name   {path}", "       it"]
+    assert wrapped(f"name   in {path} it is", 20, 7).splitlines()[1] == f"       {path}", "no path is broken"
+    assert wrapped(f"name   {path} it", 20, 7).splitlines() == [f"name   {path}", "       it"]
 
 
 def test_a_command_line_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,12 +253,12 @@ def test_a_command_line_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
     line = "imgcls train --data dataset --arch resnet18 --epochs 20"
-    output.show_facts([("command line", line), ("settings", line)], 15)
+    Console().facts([("command line", line), ("settings", line)], 15)
     first, *others = stream.getvalue().splitlines()
     assert first == f"command line   {line}"
     assert len(others) > 1
 
 
 def test_a_fraction_has_four_digits_that_count() -> None:
-    shown = [output.number(value) for value in (0.17500000000000002, 3e-4, 12.8, 2, "auto", None)]
+    shown = [number(value) for value in (0.17500000000000002, 3e-4, 12.8, 2, "auto", None)]
     assert shown == ["0.175", "0.0003", "12.8", "2", "auto", "None"]
