@@ -37,13 +37,13 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def spread(self, values: Iterable[torch.Tensor]) -> None:
+    def broadcast(self, values: Iterable[torch.Tensor]) -> None:
         """Give every process the first one's values."""
         if self.size > 1:
             for value in values:
                 dist.broadcast(value, 0)
 
-    def share(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return the first process's value in every process."""
         values = [value]
         if self.size > 1:

@@ -248,7 +248,7 @@ def check_outside(path: str | os.PathLike[str], data: str, flag: str) -> None:
     """
     name, _, root = data.partition(":")
     folder = (root or "data") if name in DATASETS and not os.path.isdir(data) else data
-    here, there = (os.path.join(os.path.realpath(place), "") for place in (path, folder))
+    here, there = (os.path.join(os.path.realpath(name), "") for name in (path, folder))
     if os.path.isdir(folder) and here.startswith(there):
         raise UsageError(f"{flag} {path}: is inside --data {data}, where nothing is written; name another {flag}")
 

@@ -48,7 +48,7 @@ def test_a_world_of_one_adds_nothing_waits_for_nobody_and_connects_to_nothing() 
     with joined(world, torch.device("cpu")):
         assert not dist.is_initialized()
         assert world.sum(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
-        assert world.share("mine") == "mine"
+        assert world.broadcast_object("mine") == "mine"
         with world.main_first():
             pass
 
@@ -61,7 +61,7 @@ with joined(world, torch.device("cpu")):
     total = world.sum(torch.tensor([world.rank + 1.0, 10.0]))
     with world.main_first():
         pass
-    assert world.share(world.rank) == 0
+    assert world.broadcast_object(world.rank) == 0
 assert not torch.distributed.is_initialized()
 print(world.rank, world.is_main, total.tolist())
 """

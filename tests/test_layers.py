@@ -121,6 +121,15 @@ def test_the_command_line_imports_nothing_heavy_at_module_level(module: str) -> 
             assert root == "typer" or root in sys.stdlib_module_names, f"{module} imports {target} at module level"
 
 
+@pytest.mark.parametrize("module", INNER)
+def test_torchvision_is_imported_where_its_networks_are_built_and_its_data_sets_opened(module: str) -> None:
+    """Importing it takes longer than importing torch: our own networks and exported files must not wait for it."""
+    own, sets = "imgcls.models.torchvision", "imgcls.data.torchvision_sets"
+    roots = {target.partition(".")[0] for target in imports(module, functions=module != own)}
+    assert "torchvision" not in roots or module == sets
+    assert sets not in imports(module), "by its name in the registry, when a data set is opened"
+
+
 def test_the_entry_points_load_nothing_heavy() -> None:
     program = "import sys, imgcls, imgcls.__main__; print(*sys.modules)"
     if "imgcls.__main__" not in PATHS:

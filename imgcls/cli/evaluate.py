@@ -38,11 +38,11 @@ def evaluate(given: Given, json: JsonOption = None) -> None:
     console.check_json(config.data, [config.ckpt, config.predictions])
     config.check_paths()
     from imgcls.cli.progress import Progress
-    from imgcls.engine.assess.evaluate import measure
+    from imgcls.engine.assess.evaluate import evaluate_config
 
     progress = Progress(console)
     try:
-        evaluation = measure(config, progress)
+        evaluation = evaluate_config(config, progress)
     finally:
         progress.close()
     if config.threshold is not None:

@@ -51,7 +51,7 @@ def uniforms(name: str, seed: int, epoch: int, positions: npt.ArrayLike, count: 
         name: of the operation.
         seed: of the run.
         epoch: counts from 1.
-        positions: places in the global order of the epoch.
+        positions: in the global order of the epoch.
         count: draws per image.
     """
     images = hashed(name_hash(name) % 2**63, seed, epoch, positions)[:, None]

@@ -194,7 +194,7 @@ class _Borders:
     def within(self, class_name: str, link: str) -> bool:
         """Tell whether a link in a class may be followed; keep note of those that may not."""
         target = os.path.realpath(link)
-        owners = {self.owner.get(place, class_name) for place in (target, *_parents(target))}
+        owners = {self.owner.get(path, class_name) for path in (target, *_parents(target))}
         if target in self.containing or owners != {class_name}:
             self.left_out.append(link)
             return False

@@ -15,7 +15,7 @@ from imgcls.files import check_folder, explained
 SIDE = 64  # pixels
 # Each shape has a hue of its own (degrees), so that a few epochs from scratch are enough to tell them apart.
 SHAPES = {"circle": 215, "cross": 285, "square": 0, "star": 50, "triangle": 125}
-HUE_SPREAD = 12  # degrees, standard deviation
+HUE_RANGE = 12  # degrees, standard deviation
 SPLITS = {"train": 120, "val": 30, "test": 30}  # images of each shape
 
 
@@ -54,7 +54,7 @@ def _draw_all(root: Path, generator: np.random.Generator) -> None:
 
 def picture(shape: str, generator: np.random.Generator) -> Image.Image:
     """Draw one shape of random size, place and angle, its hue varied, on a noisy ground: RGB, SIDE x SIDE pixels."""
-    hue = (SHAPES[shape] + generator.normal(0, HUE_SPREAD)) % 360 / 360
+    hue = (SHAPES[shape] + generator.normal(0, HUE_RANGE)) % 360 / 360
     colour = colorsys.hsv_to_rgb(hue, generator.uniform(0.6, 1), generator.uniform(0.6, 1))
     ground = colorsys.hsv_to_rgb(generator.uniform(), generator.uniform(0, 0.25), generator.uniform(0.2, 1))
     image = Image.new("RGB", (SIDE, SIDE), _levels(ground))

@@ -246,11 +246,13 @@ def recall(
     Returns:
         The held-out images (None: none is here), the others, and what the user should know.
     """
-    place = positions(train, name_hashes(train), holdout)
-    named = np.flatnonzero(place >= 0)
+    position = positions(train, name_hashes(train), holdout)
+    named = np.flatnonzero(position >= 0)
     same = np.ones(len(named), dtype=np.bool_)
     if len(content) == len(holdout):
-        same = np.array([train.images.content(int(index)) for index in named], dtype=np.int64) == content[place[named]]
+        same = (
+            np.array([train.images.content(int(index)) for index in named], dtype=np.int64) == content[position[named]]
+        )
     if not len(named):
         return None, train, []
     here, changed, recorded = int(same.sum()), int((~same).sum()), len(holdout)
@@ -264,7 +266,7 @@ def recall(
     chosen = np.zeros(len(train.images), dtype=np.bool_)
     chosen[named[same]] = True
     held_out, _ = split_off(train, chosen)
-    _, rest = split_off(train, place >= 0)
+    _, rest = split_off(train, position >= 0)
     said = []
     if here < recorded:
         other = f", {changed} more have other content and are left out" if changed else ""
@@ -308,7 +310,7 @@ def name_hashes(listing: Listing) -> Hashes:
 
 
 def positions(listing: Listing, hashes: Hashes, holdout: Hashes) -> Hashes:
-    """Return each image's place among the held-out ones, int64 [n]; -1 when it is none of them.
+    """Return each image's position among the held-out ones, int64 [n]; -1 when it is none of them.
 
     Args:
         listing: the images.
@@ -317,8 +319,8 @@ def positions(listing: Listing, hashes: Hashes, holdout: Hashes) -> Hashes:
     """
     if not len(holdout):
         return np.full(len(hashes), -1, dtype=np.int64)
-    place = np.searchsorted(holdout, hashes).clip(max=len(holdout) - 1)
-    found: Hashes = np.where(holdout[place] == hashes, place, -1)
+    position = np.searchsorted(holdout, hashes).clip(max=len(holdout) - 1)
+    found: Hashes = np.where(holdout[position] == hashes, position, -1)
     for index in np.flatnonzero(found < 0):  # older checkpoints hashed names in the form they had
         name = listing.images.name(int(index))
         if not name.isascii() and name != normal(name):
@@ -328,17 +330,17 @@ def positions(listing: Listing, hashes: Hashes, holdout: Hashes) -> Hashes:
     return found
 
 
-def content_hashes(listing: Listing, place: Hashes, count: int) -> Hashes:
+def content_hashes(listing: Listing, position: Hashes, count: int) -> Hashes:
     """Return the hashes of the content of held-out images in the order of the hold-out, int64 [count].
 
     Args:
         listing: all images.
-        place: each one's place in the hold-out, -1 for the others.
+        position: each one's place in the hold-out, -1 for the others.
         count: of held-out images; 0 stands for the content of one that is not in the listing.
     """
     content = np.zeros(count, dtype=np.int64)
-    for index in np.flatnonzero(place >= 0):
-        content[place[index]] = listing.images.content(int(index))
+    for index in np.flatnonzero(position >= 0):
+        content[position[index]] = listing.images.content(int(index))
     return content
 
 

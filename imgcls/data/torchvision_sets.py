@@ -279,8 +279,8 @@ def _unpack(name: str, root: str, files: Files, findings: list[Finding]) -> None
         return
     try:
         for path, archive in zip(lying, files.archives, strict=True):
-            place = os.path.join(root, archive.into)
-            os.makedirs(place, exist_ok=True)
+            folder = os.path.join(root, archive.into)
+            os.makedirs(folder, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=root) as temporary:
                 if tarfile.is_tarfile(path):
                     with tarfile.open(path) as tar:
@@ -288,7 +288,7 @@ def _unpack(name: str, root: str, files: Files, findings: list[Finding]) -> None
                 else:
                     shutil.copy(path, temporary)
                 for entry in os.listdir(temporary):
-                    os.rename(os.path.join(temporary, entry), os.path.join(place, entry))
+                    os.rename(os.path.join(temporary, entry), os.path.join(folder, entry))
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return
@@ -329,12 +329,12 @@ def _md5(path: str) -> str:
 
 def _mnist_source(name: str, root: str, dataset: Any) -> Source:
     """Describe MNIST or what has its form: four files, compressed or not, read where they lie."""
-    places = [os.path.join(root, dataset.__name__, "raw"), os.path.join(root, dataset.__name__), root]
+    folders = [os.path.join(root, dataset.__name__, "raw"), os.path.join(root, dataset.__name__), root]
 
     def path_of(entry: str) -> str | None:
         stem = entry.removesuffix(".gz")
         names = (stem, stem.replace("-idx", ".idx"), entry)
-        paths = (os.path.join(place, written) for place in places for written in names)
+        paths = (os.path.join(folder, written) for folder in folders for written in names)
         return next((path for path in paths if os.path.isfile(path)), None)
 
     def read(entry: str, md5: str, rank: int, findings: list[Finding]) -> npt.NDArray[np.uint8]:

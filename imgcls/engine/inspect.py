@@ -103,8 +103,8 @@ def inspect(config: InspectConfig) -> Inspection:
 
 def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:
     """Find pictures of one colour, which usually means a failed download or conversion."""
-    spread = images.double().flatten(2).std(2).amax(1)  # of the channel that varies most
-    blank = (spread < BLANK).nonzero().flatten().tolist()
+    deviation = images.double().flatten(2).std(2).amax(1)  # of the channel that varies most
+    blank = (deviation < BLANK).nonzero().flatten().tolist()
     if not blank:
         return []
     shown = ", ".join(sorted({names[index] for index in blank})[:5])

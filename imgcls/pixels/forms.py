@@ -92,9 +92,9 @@ def tags_of(image: ImageFile) -> Any:
     return getattr(image, "tag_v2", {})
 
 
-def _is_cut_off(file: IO[bytes], place: int, head: bytes) -> bool:
+def _is_cut_off(file: IO[bytes], offset: int, head: bytes) -> bool:
     order, big = ("<" if head[:1] == b"I" else ">"), b"+" in head[2:4]
-    file.seek(place)
+    file.seek(offset)
     (entries,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
     end = file.tell() + entries * (20 if big else 12)
     return bool(end > file.seek(0, 2))

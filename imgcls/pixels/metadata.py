@@ -38,23 +38,23 @@ def without_metadata(source: str | bytes) -> bytes | None:
 
 
 def _png(whole: bytes) -> bytes:
-    parts, place, name = [PNG_SIGNATURE], len(PNG_SIGNATURE), b""
+    parts, offset, name = [PNG_SIGNATURE], len(PNG_SIGNATURE), b""
     while name != b"IEND":
-        length, name = struct.unpack_from(">I4s", whole, place)
-        chunk = whole[place : place + length + 12]
-        (checksum,) = struct.unpack_from(">I", whole, place + length + 8)
+        length, name = struct.unpack_from(">I4s", whole, offset)
+        chunk = whole[offset : offset + length + 12]
+        (checksum,) = struct.unpack_from(">I", whole, offset + length + 8)
         needed = not name[0] & 0x20 or name in PNG_KEPT  # a capital letter: no decoder may skip it
         if needed and not (name == b"eXIf" and checksum != zlib.crc32(chunk[4:-4])):
             parts.append(chunk)
-        place += length + 12
+        offset += length + 12
     return b"".join(parts)
 
 
 def _jpeg(whole: bytes) -> bytes:
-    parts, place = [whole[:2]], 2
-    while whole[place + 1] != 0xDA:  # where the pixels begin
-        marker, length = struct.unpack_from(">HH", whole, place)
-        segment = whole[place : place + length + 2]
+    parts, offset = [whole[:2]], 2
+    while whole[offset + 1] != 0xDA:  # where the pixels begin
+        marker, length = struct.unpack_from(">HH", whole, offset)
+        segment = whole[offset : offset + length + 2]
         if not 0xFF02 <= marker <= 0xFFFE or length < 2 or len(segment) < length + 2:
             raise IndexError
         # JFIF's and Adobe's segments tell the colours, unless they are too short for it; EXIF the orientation.
@@ -62,19 +62,19 @@ def _jpeg(whole: bytes) -> bytes:
         kept |= marker == 0xFFE1 and segment[4:10] == b"Exif\0\0"
         if kept or not (0xFFE0 <= marker <= 0xFFEF or marker == 0xFFFE):
             parts.append(segment)
-        place += length + 2
-    return b"".join([*parts, whole[place:]])
+        offset += length + 2
+    return b"".join([*parts, whole[offset:]])
 
 
 def _tiff(whole: bytes) -> bytes:
     order, big = ("<" if whole[:1] == b"I" else ">"), b"+" in whole[2:4]
     count, address, size = ("Q", "Q", 20) if big else ("H", "I", 12)
-    (place,) = struct.unpack_from(order + address, whole, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + count, whole, place)
-    first = place + struct.calcsize(order + count)
+    (offset,) = struct.unpack_from(order + address, whole, 8 if big else 4)
+    (entries,) = struct.unpack_from(order + count, whole, offset)
+    first = offset + struct.calcsize(order + count)
     end = first + size * entries
     struct.unpack_from(order + address, whole, end)  # all of it is there
     found = [whole[start : start + size] for start in range(first, end, size)]
     kept = [entry for entry in found if struct.unpack_from(order + "H", entry)[0] in TIFF_KEPT]
     directory = struct.pack(order + count, len(kept)) + b"".join(kept) + bytes(struct.calcsize(address))  # no 2nd page
-    return whole[:place] + directory + whole[place + len(directory) :]
+    return whole[:offset] + directory + whole[offset + len(directory) :]

@@ -50,7 +50,7 @@ def test_evaluate_decodes_in_as_many_processes(best: Path, colours: Path) -> Non
 
     for workers in (0, 2):
         config = EvaluateConfig(data=str(colours), ckpt=str(best), batch_size=4, workers=workers, device="cpu")
-        evaluation.measure(config, look)
+        evaluation.evaluate_config(config, look)
         assert max(alive) == workers
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imgcls.data import sample
-from imgcls.data.sample import HUE_SPREAD, SHAPES, SIDE, SPLITS, draw, picture
+from imgcls.data.sample import HUE_RANGE, SHAPES, SIDE, SPLITS, draw, picture
 from imgcls.data.splits import for_training
 from imgcls.errors import Exit, UsageError, WriteError
 
@@ -68,14 +68,14 @@ def test_a_shape_shows_its_hue_on_part_of_the_picture(shape: str) -> None:
         hsv = np.asarray(Image.fromarray(pixels).convert("HSV")).astype(float)
         degrees = hsv[..., 0] / 255 * 360
         away = np.abs((degrees - SHAPES[shape] + 180) % 360 - 180)
-        shown = (away < 4 * HUE_SPREAD) & (hsv[..., 1] > 100)
+        shown = (away < 4 * HUE_RANGE) & (hsv[..., 1] > 100)
         assert 0.02 < shown.mean() < 0.7
 
 
 def test_the_hues_are_far_apart() -> None:
     hues = sorted(SHAPES.values())
     gaps = [(after - before) % 360 for before, after in zip(hues, [*hues[1:], hues[0]], strict=True)]
-    assert min(gaps) > 4 * HUE_SPREAD
+    assert min(gaps) > 4 * HUE_RANGE
     assert colorsys.hsv_to_rgb(SHAPES["square"] / 360, 1, 1) == (1, 0, 0)
 
 

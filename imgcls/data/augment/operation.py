@@ -41,7 +41,7 @@ class Operation(ABC):
         Args:
             seed: of the run.
             epoch: counts from 1.
-            positions: places in the global order, int64 [B].
+            positions: in the global order, int64 [B].
             indices: of the images, int64 [B].
         """
         return {self.name: uniforms(self.name, seed, epoch, positions, self.draws)}

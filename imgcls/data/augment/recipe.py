@@ -91,7 +91,7 @@ class Augmentation:
         Args:
             seed: of the run.
             epoch: counts from 1.
-            positions: places in the global order, int64 [B]; -1 for a filler.
+            positions: in the global order, int64 [B]; -1 for a filler.
             indices: of the images, int64 [B].
         """
         draws: Draws = {}

@@ -68,15 +68,15 @@ def evaluate(
             `config.EvaluateConfig` has them.
 
     Raises:
-        ImgclsError: as `measure`; WriteError when a file cannot be written.
+        ImgclsError: as `evaluate_config`; WriteError when a file cannot be written.
     """
     config = EvaluateConfig(data=os.fspath(data), ckpt=os.fspath(ckpt), **options)
-    evaluation = measure(config, report)
+    evaluation = evaluate_config(config, report)
     evaluation.write(config.out, config.predictions)
     return evaluation.report
 
 
-def measure(config: EvaluateConfig, report: Report = silent) -> Evaluation:
+def evaluate_config(config: EvaluateConfig, report: Report = silent) -> Evaluation:
     """Evaluate a checkpoint on a data set, and write nothing yet.
 
     Args:

@@ -184,7 +184,7 @@ def _decide(
         raise UsageError(problem)
     with world.main_first():
         start = given or pretrained.choose(config.arch, config.pretrained, size.value, say)
-    agreed = world.share(start.pretrained)
+    agreed = world.broadcast_object(start.pretrained)
     if agreed.used is None:
         start = pretrained.Start(agreed)
     elif start.state is None:

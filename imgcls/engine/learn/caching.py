@@ -98,8 +98,8 @@ def with_images(data: Data, where: str, asked: bool, world: World, device: torch
         loaders.append(from_store(loader, store, _device_for(store.pixels.nbytes, device)))
     images = counted(sum(loader.order.count for loader in loaders), "image")
     size = sum(loader.nbytes for loader in loaders) / 2**20
-    place = "memory" if where == "memory" else str(disk_cache.folder())
-    report(Said(f"cache: {images}, {size:.0f} MiB in {place}, {time.monotonic() - began:.1f} s"))
+    kept_in = "memory" if where == "memory" else str(disk_cache.folder())
+    report(Said(f"cache: {images}, {size:.0f} MiB in {kept_in}, {time.monotonic() - began:.1f} s"))
     return Data.of(loaders)
 
 
@@ -163,7 +163,7 @@ def _features(
                 seen.clear()
                 fits = 2 * features[0].nbytes * listed.order.count <= room  # twice when they are put together
                 same = again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4)
-                if not world.share(fits and same):
+                if not world.broadcast_object(fits and same):
                     return None
             parts.append(features.clone())  # a vision transformer's are a view of 200 times their size
             progress(done := done + len(features))

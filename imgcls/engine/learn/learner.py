@@ -132,7 +132,7 @@ class Learner:
 
     def end(self) -> None:
         """End an epoch: BatchNorm's statistics, which are of each process's own batches, become the first one's."""
-        self.run.world.spread([*self.model.buffers(), *self.validated.buffers()])
+        self.run.world.broadcast([*self.model.buffers(), *self.validated.buffers()])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what last.pt holds beside the model that was validated."""
