@@ -201,12 +201,17 @@ def test_every_name_is_mentioned(names: dict[str, str]) -> None:
         assert f"`{name}`" in README
 
 
-def test_the_file_tree_is_the_real_one() -> None:
+def test_the_map_names_every_file_and_no_other() -> None:
     tree = README[README.index("    imgcls/\n") : README.index("    tests/  ")]
-    named = set(re.findall(r"^      (\w+(?:\.py|/))", tree, re.M))
-    package = Path(__file__).parents[1] / "imgcls"
-    real = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir() if path.name != "py.typed"}
-    assert named == {name for name in real if not name.startswith("__")}
+    named, folders = set(), list[str]()
+    for line in tree.splitlines():
+        names = re.split(r"  +", line.strip())[0].split()
+        depth = (len(line) - len(line.lstrip()) - 4) // 2
+        folders = [*folders[:depth], names[0]]
+        named |= {"".join([*folders[:depth], name]) for name in names if name.endswith(".py")}
+    root = Path(__file__).parents[1]
+    real = {path.relative_to(root).as_posix() for path in (root / "imgcls").rglob("*.py")}
+    assert named == {name for name in real if "/__" not in name}
 
 
 if __name__ == "__main__":
