@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from imgcls.files import write_bytes
 from imgcls.paths import KINDS
-from imgcls.schema import BinaryReport
+from imgcls.report import BinaryReport
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from imgcls.engine.assess import metrics
 from imgcls.engine.assess.metrics import ClassCounts, Counts
-from imgcls.schema import EvalReport
+from imgcls.report import EvalReport
 
 
 def summarise(

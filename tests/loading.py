@@ -14,8 +14,8 @@ from drawing import draw_tree
 from imgcls.data import disk_cache
 from imgcls.data.batch import Batch
 from imgcls.data.cache import Store, in_memory
+from imgcls.data.class_folders import read_split
 from imgcls.data.files import FileLoader
-from imgcls.data.folder import read_split
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.order import Order

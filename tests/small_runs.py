@@ -31,7 +31,7 @@ from imgcls.engine.run.run import Run as TrainRun
 from imgcls.engine.train import Validate, train, validate_epoch
 from imgcls.events import EpochEnded, Event, Finished, Found, Report, Said, Started, Stepped, silent
 from imgcls.models.classifier import Classifier
-from imgcls.schema import EvalReport
+from imgcls.report import EvalReport
 from imgcls.settings import from_dict
 
 COLOURS = {"blue": (70, 90, 160), "green": (90, 150, 80), "red": (160, 80, 80)}

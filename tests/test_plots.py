@@ -19,7 +19,7 @@ from PIL import Image
 from imgcls import plots
 from imgcls.errors import WriteError
 from imgcls.plots import Examples, confusion, contact_sheet, curves, examples, readable, roc, save
-from imgcls.schema import BinaryReport
+from imgcls.report import BinaryReport
 
 
 def row(epoch: int, **values: Any) -> dict[str, Any]:

@@ -9,18 +9,8 @@ from typing import Any
 
 import pytest
 
-from imgcls.schema import (
-    Choice,
-    ClassReport,
-    Confused,
-    EvalReport,
-    Finding,
-    ModelCard,
-    Prediction,
-    Preprocess,
-    Pretrained,
-    Score,
-)
+from imgcls.report import ClassReport, Confused, EvalReport
+from imgcls.schema import Choice, Finding, ModelCard, Prediction, Preprocess, Pretrained, Score
 
 CARD = ModelCard(
     arch="lenet",

@@ -14,7 +14,7 @@ from imgcls.errors import counted
 from imgcls.settings import from_dict
 
 if TYPE_CHECKING:
-    from imgcls.schema import BinaryReport, EvalReport
+    from imgcls.report import BinaryReport, EvalReport
 
 MOST_COLUMNS = 12  # classes up to which the confusion matrix is printed
 MOST_ROWS = 200  # classes up to which each has a row

@@ -33,7 +33,7 @@ class EvaluateConfig:
     )
     out: str | None = setting(
         None,
-        "Folder for report.json, confusion.png, examples.png and, for two classes, roc.png.",
+        "Folder for report.json, metrics.csv, confusion.png, examples.png and, for two classes, roc.png.",
         unset="none",
         metavar="DIR",
     )

@@ -10,19 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from imgcls.data import draws
 from imgcls.data.folder import open_folder
-from imgcls.data.listing import Listing, Source, folded, match, normal
+from imgcls.data.holdout import (
+    NO_HOLDOUT,
+    Hashes,
+    choose_holdout,
+    content_hashes,
+    name_hashes,
+    positions,
+    recall,
+    split_off,
+)
+from imgcls.data.listing import Listing, Source, folded, match
 from imgcls.errors import DataError
 from imgcls.paths import check_source
 from imgcls.registry import DATASETS, resolve
 from imgcls.schema import Finding
-
-Hashes = npt.NDArray[np.int64]
-NO_HOLDOUT: Hashes = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,7 @@ def for_training(
         DataError: what is there cannot be trained on.
     """
     source = open_source(text)
-    if "train" in source.unusable:
-        raise DataError(f"{source.unusable['train']}: put the images of each class into a folder of its own")
-    if "train" not in source.splits:
-        raise DataError(
-            f"{text}: no train/ folder with class folders: add one, or put class folders directly in {text}"
-        )
-    if "val" in source.unusable:
-        advice = "put the images of each class into a folder of its own, or move the folder away to hold a share out"
-        raise DataError(f"{source.unusable['val']}: {advice}")
+    _check_usable(text, source)
     train = source.splits["train"]()
     if train.doubt:
         raise DataError(train.doubt)
@@ -139,10 +135,6 @@ def for_training(
             raise DataError(f"{train.where}: too few images to hold some out: add images or type --val-split 0")
     if limit is not None:
         train, val = limited(train, limit, seed), val and limited(val, limit, seed)
-    validation = ""
-    if val is not None:
-        folder = f"{os.path.basename(val.where)}/ {len(val.images)}"  # of a data set its own split
-        validation = f"{len(val.images)} held out of train" if len(held_out) else folder
     if len(train.images) < 2:
         raise DataError(f"{train.where}: one image is not enough to train on: add images")
     return Splits(
@@ -150,13 +142,34 @@ def for_training(
         classes=train.classes,
         train=train,
         val=val,
-        validation=validation,
+        validation=_validation(val, len(held_out) > 0),
         holdout=held_out,
         holdout_content=content,
         fingerprint="-".join(fingerprints),
         dataset=source.dataset,
         findings=tuple(findings),
     )
+
+
+def _check_usable(text: str, source: Source) -> None:
+    """Refuse a source without training images, or whose validation images have no labels."""
+    if "train" in source.unusable:
+        raise DataError(f"{source.unusable['train']}: put the images of each class into a folder of its own")
+    if "train" not in source.splits:
+        raise DataError(
+            f"{text}: no train/ folder with class folders: add one, or put class folders directly in {text}"
+        )
+    if "val" in source.unusable:
+        advice = "put the images of each class into a folder of its own, or move the folder away to hold a share out"
+        raise DataError(f"{source.unusable['val']}: {advice}")
+
+
+def _validation(val: Listing | None, is_held_out: bool) -> str:
+    """Say where the validation images come from, with their number; "" without any."""
+    if val is None:
+        return ""
+    folder = f"{os.path.basename(val.where)}/ {len(val.images)}"  # of a data set its own split
+    return f"{len(val.images)} held out of train" if is_held_out else folder
 
 
 def for_evaluation(
@@ -227,127 +240,9 @@ def for_evaluation(
     return chosen, listing
 
 
-def recall(
-    text: str, train: Listing, holdout: Hashes, content: Hashes
-) -> tuple[Listing | None, Listing, list[Finding]]:
-    """Find the images held out in training again.
-
-    Names alone prove nothing: cameras and scripts number the pictures of every folder from 1. Where at least half of
-    the images that bear a held-out name have its content too, this is the data set of the training: these are the
-    hold-out, and those with other content are left out of both parts (a file that was renumbered may have been
-    trained on). With fewer it is another data set, and nothing of it was held out.
-
-    Args:
-        text: what `--data` names.
-        train: the images among which they may be.
-        holdout: sorted hashes of names, int64.
-        content: hashes of content in the same order, int64; empty: not recorded, and names decide.
-
-    Returns:
-        The held-out images (None: none is here), the others, and what the user should know.
-    """
-    position = positions(train, name_hashes(train), holdout)
-    named = np.flatnonzero(position >= 0)
-    same = np.ones(len(named), dtype=np.bool_)
-    if len(content) == len(holdout):
-        same = (
-            np.array([train.images.content(int(index)) for index in named], dtype=np.int64) == content[position[named]]
-        )
-    if not len(named):
-        return None, train, []
-    here, changed, recorded = int(same.sum()), int((~same).sum()), len(holdout)
-    if here < changed:
-        message = (
-            f"{text}: {len(named)} images have the names of images held out in training, and {changed} of them another "
-            "content: taken for another data set, of which nothing was held out"
-        )
-        advice = "if it is the same one in another form, the accuracy on images that were trained on says nothing"
-        return None, train, [Finding("hold-out-elsewhere", "warning", message, advice)]
-    chosen = np.zeros(len(train.images), dtype=np.bool_)
-    chosen[named[same]] = True
-    held_out, _ = split_off(train, chosen)
-    _, rest = split_off(train, position >= 0)
-    said = []
-    if here < recorded:
-        other = f", {changed} more have other content and are left out" if changed else ""
-        message = f"{text}: {here} of the {recorded} images held out in training are here{other}"
-        advice = "the accuracy is of these; look for the others"
-        said = [Finding("hold-out-incomplete", "warning", message, advice)]
-    return held_out, rest, said
-
-
 def limited(listing: Listing, most: int, seed: int) -> Listing:
     """Return a seeded sample of at most `most` images."""
     return listing.take(draws.sample(seed, len(listing.images), most))
-
-
-def choose_holdout(train: Listing, hashes: Hashes, share: float, seed: int) -> Hashes:
-    """Choose a seeded, stratified share of the images to hold out: at least one of each class of two or more.
-
-    Args:
-        train: the images to choose from.
-        hashes: of their names, int64 [n].
-        share: of each class, 0 to 0.9.
-        seed: another seed, another choice.
-
-    Returns:
-        The chosen hashes, sorted, int64.
-    """
-    ranks = draws.hashed(draws.Stream.HOLDOUT, seed, 0, hashes)
-    chosen = []
-    # Sorted once: looking through all labels for each class took 10 s for 21,841 classes of 50 images.
-    ordered = hashes[np.lexsort((ranks, train.labels))]
-    for members in np.split(ordered, np.cumsum(train.counts())[:-1]):
-        count = min(max(1, round(len(members) * share)), len(members) - 1)
-        chosen.append(members[:count])
-    return np.sort(np.concatenate(chosen))
-
-
-def name_hashes(listing: Listing) -> Hashes:
-    """Return the hash of each image's name, int64 [n]; the same for either Unicode form of a name."""
-    names = (listing.images.name(index) for index in range(len(listing.images)))
-    return np.array([draws.name_hash(normal(name)) for name in names], dtype=np.int64)
-
-
-def positions(listing: Listing, hashes: Hashes, holdout: Hashes) -> Hashes:
-    """Return each image's position among the held-out ones, int64 [n]; -1 when it is none of them.
-
-    Args:
-        listing: the images.
-        hashes: of their names.
-        holdout: sorted hashes of names.
-    """
-    if not len(holdout):
-        return np.full(len(hashes), -1, dtype=np.int64)
-    position = np.searchsorted(holdout, hashes).clip(max=len(holdout) - 1)
-    found: Hashes = np.where(holdout[position] == hashes, position, -1)
-    for index in np.flatnonzero(found < 0):  # older checkpoints hashed names in the form they had
-        name = listing.images.name(int(index))
-        if not name.isascii() and name != normal(name):
-            written = np.int64(draws.name_hash(name))
-            at = min(int(np.searchsorted(holdout, written)), len(holdout) - 1)
-            found[index] = at if holdout[at] == written else -1
-    return found
-
-
-def content_hashes(listing: Listing, position: Hashes, count: int) -> Hashes:
-    """Return the hashes of the content of held-out images in the order of the hold-out, int64 [count].
-
-    Args:
-        listing: all images.
-        position: each one's place in the hold-out, -1 for the others.
-        count: of held-out images; 0 stands for the content of one that is not in the listing.
-    """
-    content = np.zeros(count, dtype=np.int64)
-    for index in np.flatnonzero(position >= 0):
-        content[position[index]] = listing.images.content(int(index))
-    return content
-
-
-def split_off(train: Listing, inside: npt.NDArray[np.bool_]) -> tuple[Listing, Listing]:
-    """Return (held-out images, the others)."""
-    held_out = replace(train.take(np.flatnonzero(inside)), where=f"{train.where} (held out)", findings=())
-    return held_out, train.take(np.flatnonzero(~inside))
 
 
 def _case_twins(train: Listing) -> list[Finding]:

@@ -6,18 +6,12 @@ Arrays stay arrays, files stay files; nothing is decoded by torchvision.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
-import hashlib
 import os
-import shutil
 import socket
 import sys
-import tarfile
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from torchvision import datasets
 
+from imgcls.data.archives import Archive, Files, made_anew_by, md5_of, unpack, what_lies_there
 from imgcls.data.images import ArrayImages, FileImages, Images
 from imgcls.data.listing import Listing, Source
 from imgcls.download import TIMEOUT, open_url
@@ -93,45 +88,6 @@ def flowers102(root: str) -> Source:
     files = Files(folder, _below(folder, "jpg", "imagelabels.mat", "setid.mat"), archives)
     url = dataset._download_url_prefix + archives[0].name
     return _source("flowers102", root, files, _flowers, dataset, url, ("train", "val", "test"))
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file as it is published.
-
-    Attributes:
-        name: of the file.
-        md5: of its content, as published.
-        into: folder below the root that its content belongs in.
-    """
-
-    name: str
-    md5: str
-    into: str
-
-
-@dataclass(frozen=True)
-class Files:
-    """What torchvision expects below the root.
-
-    Attributes:
-        marker: the file or folder that shows that the data set is there ("{split}" stands for the split).
-        parts: paths that must be there, of which the first one that is not is named.
-        archives: the published files that all of this is made from.
-    """
-
-    marker: str
-    parts: tuple[str, ...]
-    archives: tuple[Archive, ...] = ()
-
-    def is_there(self, root: str, split: str) -> bool:
-        """Tell whether the data set is there, complete or not."""
-        return os.path.exists(os.path.join(root, self.marker.format(split=split)))
-
-    def lacks(self, root: str, split: str) -> str | None:
-        """Return the first part that is missing; None when all are there."""
-        paths = (os.path.join(root, part.format(split=split)) for part in self.parts)
-        return next((path for path in paths if not os.path.exists(path)), None)
 
 
 def _below(folder: str, *names: str) -> tuple[str, ...]:
@@ -205,7 +161,7 @@ def _source(
     def listing(split: str) -> Listing:
         findings: list[Finding] = []
         if files.lacks(root, split):
-            _unpack(name, root, files, findings)
+            unpack(name, root, files, findings)
         present, lacks = files.is_there(root, split), files.lacks(root, split)
         images, labels, classes = read(partial(_build, name, root, files, present, lacks, dataset, url), split)
         names = tuple(str(class_name) for class_name in classes)
@@ -230,10 +186,10 @@ def _build(
         DataError: damaged or missing files, or a failed download; within seconds when there is no network.
         UsageError: scipy is missing.
     """
-    again = _again(root, files)
+    again = made_anew_by(root, files)
     if present and lacks:
         problem = f"{os.path.dirname(lacks)} lacks {os.path.basename(lacks)}"
-        raise DataError(f"{name}: {problem}{_seen(root, files)}: {again or 'put it there'}")
+        raise DataError(f"{name}: {problem}{what_lies_there(root, files)}: {again or 'put it there'}")
     try:
         if present:
             return dataset(root, download=False, **options)
@@ -246,7 +202,8 @@ def _build(
             problem = f"files in {root} are damaged or incomplete ({reason})"
             raise DataError(f"{name}: {problem}: {again or 'replace them'}") from error
         raise DataError(
-            f"{name}: not in {root}{_seen(root, files)}, and the download failed ({reason}): put its files there"
+            f"{name}: not in {root}{what_lies_there(root, files)}, and the download failed ({reason}): "
+            "put its files there"
         ) from error
 
 
@@ -254,74 +211,6 @@ def _downloaded(root: str, dataset: Callable[..., Any], url: str, options: dict[
     open_url(url).close()  # says within seconds that there is no network; torchvision would hang
     with contextlib.redirect_stdout(sys.stderr), _socket_timeout():  # torchvision reports progress on stdout
         return dataset(root, download=True, **options)
-
-
-# Published files that lie in the root as they were downloaded -----------------------------------------------------
-
-
-def _lying(root: str, archive: Archive) -> str | None:
-    """Return the path of a published file, in the root or where torchvision would put it; None: not there."""
-    paths = (os.path.join(root, archive.into, archive.name), os.path.join(root, archive.name))
-    return next((path for path in paths if os.path.isfile(path)), None)
-
-
-def _unpack(name: str, root: str, files: Files, findings: list[Finding]) -> None:
-    """Unpack the published archives into the root, as torchvision does after a download, if all of them lie there.
-
-    Their hashes come first: what is in them may be pickles. Each is unpacked beside its place and moved there whole;
-    what is in the way stays, and is said later to be incomplete.
-
-    Raises:
-        DataError: the root cannot be written, or the disk is full.
-    """
-    lying = [path for archive in files.archives if (path := _lying(root, archive)) and _md5(path) == archive.md5]
-    if not lying or len(lying) < len(files.archives):
-        return
-    try:
-        for path, archive in zip(lying, files.archives, strict=True):
-            folder = os.path.join(root, archive.into)
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=root) as temporary:
-                if tarfile.is_tarfile(path):
-                    with tarfile.open(path) as tar:
-                        tar.extractall(temporary, filter="data")
-                else:
-                    shutil.copy(path, temporary)
-                for entry in os.listdir(temporary):
-                    os.rename(os.path.join(temporary, entry), os.path.join(folder, entry))
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(
-            f"{name}: {lying[0]} cannot be unpacked there ({reason}): unpack it in a folder that can be written, and "
-            f"type --data {name}:FOLDER"
-        ) from error
-    listed = ", ".join(os.path.basename(path) for path in lying)
-    message = f"{name}: {listed} in {root} unpacked there"
-    findings.append(Finding("unpacked", "note", message, "later runs find the files"))
-
-
-def _again(root: str, files: Files) -> str | None:
-    """Return how a damaged data set is made anew from the archive beside it; None: there is none."""
-    if not files.archives or not all(os.path.isfile(os.path.join(root, archive.name)) for archive in files.archives):
-        return None
-    return f"remove {os.path.join(root, files.marker)}, and {files.archives[0].name} beside it is unpacked anew"
-
-
-def _seen(root: str, files: Files) -> str:
-    """Return what of a data set's published files lies there, and what not."""
-    lying = {archive: path for archive in files.archives if (path := _lying(root, archive))}
-    spoilt = [path for archive, path in lying.items() if _md5(path) != archive.md5]
-    missing = [archive.name for archive in files.archives if archive not in lying]
-    if spoilt:
-        return f" ({spoilt[0]} is not the published file: its MD5 is another; download it again)"
-    return f" ({', '.join(missing)} missing beside {next(iter(lying.values()))})" if lying and missing else ""
-
-
-def _md5(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 # MNIST and its kind -----------------------------------------------------------------------------------------------
@@ -347,7 +236,7 @@ def _mnist_source(name: str, root: str, dataset: Any) -> Source:
         except (OSError, EOFError, zlib.error, ValueError) as error:
             problem = f"files in {root} are damaged or incomplete ({path}: {error})"
             raise DataError(f"{name}: {problem}: replace it") from error
-        if _md5(path) != md5:  # as Debian's package, which compressed the same files again
+        if md5_of(path) != md5:  # as Debian's package, which compressed the same files again
             message = f"{name}: {path} is not compressed as published, though whole"
             findings.append(Finding("other-archive", "note", message, "nothing to do if you trust where it is from"))
         return content

@@ -36,7 +36,7 @@ from imgcls.errors import DivergedError, NonFiniteError, ResourceError, UsageErr
 from imgcls.events import EpochEnded, Finished, Found, Report, Said, silent
 from imgcls.models.classifier import Classifier
 from imgcls.models.surgery import last_layers
-from imgcls.schema import EvalReport
+from imgcls.report import EvalReport
 
 EARLY_BATCHES = 2  # validation batches before training, to fail early
 DRY_STEPS = 2

@@ -20,7 +20,7 @@ from PIL import Image
 
 from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.cache import FEW, MEMORY_FRACTION, choose_cache, decoded, in_memory
-from imgcls.data.folder import read_split
+from imgcls.data.class_folders import read_split
 from imgcls.data.images import ArrayImages, FileImages
 from imgcls.data.pictures import SLACK, Pictures
 from imgcls.errors import ImageError

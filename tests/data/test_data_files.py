@@ -19,8 +19,8 @@ from loading import AUGMENTATIONS, LARGE, LISTINGS, PREPROCESS, STANDARD, STRONG
 
 from imgcls.data import files as module
 from imgcls.data.batch import Batch, Loader
+from imgcls.data.class_folders import read_split
 from imgcls.data.files import choose_workers
-from imgcls.data.folder import read_split
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.data.memory import from_store

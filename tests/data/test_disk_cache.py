@@ -19,7 +19,7 @@ from drawing import draw_tree
 
 from imgcls.data import disk_cache
 from imgcls.data.augment.recipe import Augmentation
-from imgcls.data.folder import read_split
+from imgcls.data.class_folders import read_split
 from imgcls.data.images import ArrayImages, FileImages
 from imgcls.data.pictures import Pictures
 from imgcls.errors import Exit, ImageError, WriteError

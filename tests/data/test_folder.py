@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from drawing import draw_tree
 
-from imgcls.data.folder import open_folder, read_split
+from imgcls.data.class_folders import read_split
+from imgcls.data.folder import open_folder
 from imgcls.errors import DataError
 from imgcls.pixels.decode import EXTENSIONS
 from imgcls.schema import Finding

@@ -10,8 +10,9 @@ from drawing import draw_tree
 from PIL import Image
 
 from imgcls.data import draws
+from imgcls.data.holdout import NO_HOLDOUT, name_hashes
 from imgcls.data.listing import Listing
-from imgcls.data.splits import NO_HOLDOUT, Splits, for_evaluation, for_training, name_hashes, open_source
+from imgcls.data.splits import Splits, for_evaluation, for_training, open_source
 from imgcls.errors import DataError, UsageError
 
 

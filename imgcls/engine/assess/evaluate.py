@@ -27,7 +27,8 @@ from imgcls.events import Found, Report, Said, silent
 from imgcls.inference.model import load, positive_index
 from imgcls.inference.torch import TensorModel, with_tensors
 from imgcls.pixels import dim
-from imgcls.schema import EvalReport, ModelCard, Preprocess
+from imgcls.report import EvalReport
+from imgcls.schema import ModelCard, Preprocess
 
 
 @dataclass(frozen=True)

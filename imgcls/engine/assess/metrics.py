@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.schema import BinaryReport, ClassReport, Confused, ConfusionPair, EvalReport
+from imgcls.report import BinaryReport, ClassReport, Confused, ConfusionPair, EvalReport
 
 TOP = 5  # top-k accuracy that is reported, where there are more classes than that
 MOST_SQUARE = 1000  # classes up to which there is a whole confusion matrix; of 1,000 it is 9 MB of JSON

@@ -14,7 +14,8 @@ from imgcls.data.images import FileImages, Images
 from imgcls.data.listing import Listing
 from imgcls.data.splits import Splits
 from imgcls.engine.run.folder import provenance
-from imgcls.schema import Finding, ModelCard, Origin, Seen
+from imgcls.report import Origin, Seen
+from imgcls.schema import Finding, ModelCard
 
 READ = 16  # files of a split whose content is hashed: names and sizes can be those of other images
 SEEN: tuple[Seen, ...] = ("trained on", "validated on")

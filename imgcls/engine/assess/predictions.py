@@ -23,7 +23,8 @@ from imgcls.engine.assess.metrics import figures
 from imgcls.engine.assess.validate import Answers
 from imgcls.errors import counted
 from imgcls.inference.model import softmax
-from imgcls.schema import EvalReport, Preprocess
+from imgcls.report import EvalReport
+from imgcls.schema import Preprocess
 
 EXAMPLES = 18  # pictures of each kind that are drawn
 CLASSES_DRAWN = 40  # in confusion.png, where there are too many for all

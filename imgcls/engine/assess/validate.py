@@ -18,7 +18,7 @@ from imgcls.distributed import World
 from imgcls.engine.assess.metrics import TOP, ClassCounts, Counts, summarise
 from imgcls.errors import NonFiniteError
 from imgcls.events import Pace, Report, Stepped
-from imgcls.schema import EvalReport
+from imgcls.report import EvalReport
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from imgcls.config import TrainConfig
-from imgcls.schema import EvalReport
+from imgcls.report import EvalReport
 
 Row = dict[str, Any]  # one line of metrics.jsonl
 Score = tuple[float, float]

@@ -21,7 +21,8 @@ from imgcls.engine.run.tensorboard import EpochWriter, NoWriter, TensorBoardWrit
 from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted
 from imgcls.events import Report, Said
 from imgcls.paths import DEFAULT_PARENT
-from imgcls.schema import EvalReport, ModelCard
+from imgcls.report import EvalReport
+from imgcls.schema import ModelCard
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from small_runs import COLOURS, Run, codes, draw, of, run, tiny
 import imgcls
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
+from imgcls.data.holdout import NO_HOLDOUT
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
-from imgcls.data.splits import NO_HOLDOUT, open_source
+from imgcls.data.splits import open_source
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.assess.validate import validate
 from imgcls.errors import DataError, Exit, NonFiniteError, UsageError
@@ -31,7 +32,8 @@ from imgcls.events import Event, Found, Said, Stepped
 from imgcls.models.classifier import build_model
 from imgcls.pixels.decode import decode
 from imgcls.pixels.transform import transform
-from imgcls.schema import ClassReport, EvalReport, ModelCard, Preprocess, Pretrained
+from imgcls.report import ClassReport, EvalReport
+from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 pytest_plugins = ("small_runs",)
 

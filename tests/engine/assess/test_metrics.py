@@ -21,7 +21,8 @@ from imgcls.data.listing import Listing
 from imgcls.engine.assess import metrics
 from imgcls.engine.assess.metrics import ClassCounts, Counts, area_under, binary, roc_curve, wilson, with_pairs
 from imgcls.engine.assess.validate import validate
-from imgcls.schema import BinaryReport, Confused, EvalReport, Preprocess
+from imgcls.report import BinaryReport, Confused, EvalReport
+from imgcls.schema import Preprocess
 
 CLASSES = tuple("abcdefgh")
 Integers = npt.NDArray[np.int64]

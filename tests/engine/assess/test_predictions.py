@@ -24,12 +24,13 @@ from typer.testing import Result
 from imgcls import checkpoint, plots
 from imgcls.checkpoint import Checkpoint
 from imgcls.data import draws
-from imgcls.data.splits import NO_HOLDOUT
+from imgcls.data.holdout import NO_HOLDOUT
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.errors import Interrupted, WriteError
 from imgcls.models.classifier import build_network
 from imgcls.pixels.transform import transform
-from imgcls.schema import EvalReport, ModelCard, Preprocess, Pretrained
+from imgcls.report import EvalReport
+from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 pytest_plugins = ("small_runs",)
 

@@ -12,7 +12,7 @@ from small_runs import built, same, tiny
 
 from imgcls.checkpoint import Checkpoint, load, save
 from imgcls.config import TrainConfig
-from imgcls.data.splits import NO_HOLDOUT
+from imgcls.data.holdout import NO_HOLDOUT
 from imgcls.distributed import World
 from imgcls.engine.decide.build import build, choose_compute
 from imgcls.engine.decide.decided import choices

@@ -26,7 +26,8 @@ from imgcls.engine.run.diagnosis import AT_THE_END_TOO, Facts, diverged, facts_o
 from imgcls.engine.train import validate_epoch
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import EpochEnded, Event, Found, Report
-from imgcls.schema import EvalReport, Finding
+from imgcls.report import EvalReport
+from imgcls.schema import Finding
 
 pytest_plugins = ("small_runs",)
 

@@ -15,7 +15,7 @@ from small_runs import of, planted, run, tiny
 from imgcls import checkpoint, plots
 from imgcls.engine.run.history import best_epoch, is_best, is_over, score
 from imgcls.events import EpochEnded
-from imgcls.schema import EvalReport
+from imgcls.report import EvalReport
 
 pytest_plugins = ("small_runs",)
 
