@@ -21,7 +21,7 @@ ARROW = (
     {"inference", "plots"},
     {"pixels"},
     {
-        *("config", "settings", "schema", "events", "registry", "habits", "errors"),
+        *("config", "settings", "schema", "report", "events", "registry", "habits", "errors"),
         *("files", "file_kind", "paths", "download", "machine"),
     },
 )

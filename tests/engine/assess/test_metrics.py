@@ -21,6 +21,7 @@ from imgcls.data.listing import Listing
 from imgcls.engine.assess import metrics
 from imgcls.engine.assess.metrics import ClassCounts, Counts, area_under, binary, roc_curve, wilson, with_pairs
 from imgcls.engine.assess.validate import validate
+from imgcls.engine.run.history import score
 from imgcls.report import BinaryReport, Confused, EvalReport
 from imgcls.schema import Preprocess
 
@@ -102,6 +103,17 @@ def test_every_number_equals_scikit_learns_and_torchs(classes: int, seed: int) -
         assert report.accuracy < report.top5 < 1
     else:
         assert report.top5 is None
+
+
+def test_which_way_is_better_is_the_way_in_which_the_best_epoch_is_chosen() -> None:
+    ways = {metric.name: metric.higher_is_better for metric in (*metrics.METRICS, *metrics.RATES)}
+    row = {"epoch": 1, "val_acc": 0.5, "val_loss": 0.5, "macro_f1": 0.5}
+    for monitor, column, name in (
+        ("val-acc", "val_acc", "accuracy"),
+        ("val-loss", "val_loss", "loss"),
+        ("macro-f1", "macro_f1", "f1"),
+    ):
+        assert (score(row | {column: 0.6}, monitor) > score(row, monitor)) == ways[name]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8])
