@@ -79,11 +79,16 @@ class Learner:
         Returns:
             The loss and the right answers, summed over this process's images: float32 [2], on the device.
         """
+        sums = self.gradient(window)
+        self.update()
+        return sums
+
+    def gradient(self, window: Window) -> torch.Tensor:
+        """Add up the gradient of a window, over all processes; returns what `learn` does."""
         sums = torch.zeros(2, device=self.run.device)
         for number, batch in window.batches:
             with self._exchange(number == window.last):
                 sums += self.backward(number, batch, window.weight)
-        self.update()
         return sums
 
     def backward(self, number: int, batch: Batch, weight: float) -> torch.Tensor:

@@ -106,7 +106,8 @@ def test_every_number_equals_scikit_learns_and_torchs(classes: int, seed: int) -
 
 
 def test_which_way_is_better_is_the_way_in_which_the_best_epoch_is_chosen() -> None:
-    ways = {metric.name: metric.higher_is_better for metric in (*metrics.METRICS, *metrics.RATES)}
+    ways = {metric.name: metric.higher_is_better for metric in metrics.METRICS}
+    ways |= {metric.name: metric.higher_is_better for metric in metrics.RATES}
     row = {"epoch": 1, "val_acc": 0.5, "val_loss": 0.5, "macro_f1": 0.5}
     for monitor, column, name in (
         ("val-acc", "val_acc", "accuracy"),
