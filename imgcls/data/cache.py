@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 
@@ -14,6 +12,7 @@ import numpy as np
 from imgcls.data.draws import Integers
 from imgcls.data.images import ArrayImages
 from imgcls.data.pictures import Pictures
+from imgcls.inference.pool import ordered
 from imgcls.pixels.decode import Pixels
 from imgcls.schema import Choice
 
@@ -74,7 +73,7 @@ def choose_cache(asked: str | None, parts: Sequence[Pictures], free: int, epochs
 
 
 def decoded(pictures: Pictures, threads: int) -> Iterator[list[Pixels]]:
-    """Yield all pictures in order, decoded by threads, some at a time.
+    """Return all pictures in order, decoded by threads, some at a time.
 
     Raises:
         ImageError: naming the first that cannot be read.
@@ -85,17 +84,7 @@ def decoded(pictures: Pictures, threads: int) -> Iterator[list[Pixels]]:
     def chunk(start: int) -> list[Pixels]:
         return [pictures[index] for index in range(start, min(start + size, len(pictures)))]
 
-    pending: deque[Future[list[Pixels]]] = deque()
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    try:
-        for start in range(0, len(pictures), size):
-            pending.append(executor.submit(chunk, start))
-            if len(pending) >= AHEAD * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)
+    return ordered(chunk, range(0, len(pictures), size), threads, AHEAD * threads)
 
 
 def in_memory(pictures: Pictures, threads: int, limit: int, progress: Callable[[int], None]) -> Store | None:
