@@ -20,7 +20,7 @@ from imgcls.download import download
 from imgcls.errors import CheckpointError, WriteError
 from imgcls.models.classifier import build_network
 from imgcls.models.families import family, first_name, has_small_stem, published, size_problem
-from imgcls.models.state import CONVERTED, find, fits, load_state, parts, resize_positions
+from imgcls.models.state import CONVERTED, State, find, fits, load_state, parts, resize_positions
 from imgcls.models.surgery import head
 from imgcls.paths import check_weights
 from imgcls.registry import ARCHITECTURES
@@ -146,17 +146,8 @@ def apply(start: Start, network: nn.Module, arch: str, classes: tuple[str, ...],
     counters = {key: value for key, value in network.state_dict().items() if key.endswith(".num_batches_tracked")}
     state = resize_positions(counters | state, network, family(arch))
     try:
-        if (
-            start.card is not None
-            and set(start.card.classes) == set(classes)
-            and len(start.card.classes) == len(classes)
-        ):
-            row_of = {class_name: row for row, class_name in enumerate(start.card.classes)}
-            rows = torch.tensor([row_of[class_name] for class_name in classes])
-            for part in ("weight", "bias"):
-                if len(state.get(f"{name}.{part}", ())) == len(rows):
-                    state[f"{name}.{part}"] = state[f"{name}.{part}"][rows]
-            load_state(network, state)
+        if start.card is not None and sorted(start.card.classes) == sorted(classes):
+            load_state(network, _with_rows(state, name, start.card.classes, classes))
             return "head taken over: the classes are the same"
         load_state(network, state, but=name)
     except CheckpointError as error:
@@ -187,6 +178,14 @@ def fetch(url: str, say: Callable[[str], None] = lambda text: None) -> tuple[Pat
     except PermissionError as error:
         raise OSError(f"{os.path.dirname(path)} cannot be written") from error
     return path, "fetched"
+
+
+def _with_rows(state: State, head_name: str, theirs: tuple[str, ...], ours: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Return a state whose head answers for `ours`, the same classes as `theirs` in another order."""
+    row_of = {class_name: row for row, class_name in enumerate(theirs)}
+    rows = torch.tensor([row_of[class_name] for class_name in ours])
+    keys = [key for key in (f"{head_name}.weight", f"{head_name}.bias") if len(state.get(key, ())) == len(rows)]
+    return {**state, **{key: state[key][rows] for key in keys}}
 
 
 def _as_float32(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
