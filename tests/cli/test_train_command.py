@@ -158,7 +158,7 @@ def test_the_same_resume_line_can_be_repeated_until_it_succeeds(run: Run, colour
 def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation finds the same in every epoch."""
     found = summarise(np.array([[4, 2], [3, 3]]), 8.0, 12, ("blue", "red"), "val")
-    monkeypatch.setattr("imgcls.engine.train._validate", lambda *arguments: found)
+    monkeypatch.setattr("imgcls.engine.train.validate", lambda *arguments, **options: found)
 
 
 @pytest.mark.usefixtures("never_better")
