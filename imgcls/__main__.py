@@ -9,9 +9,10 @@ from contextlib import suppress
 def main() -> None:
     """Run the command line, and end the process."""
     from imgcls.cli.app import app
-    from imgcls.machine import keep_freed_memory
+    from imgcls.machine import keep_freed_memory, tune_openmp
 
     keep_freed_memory()
+    tune_openmp()
     try:
         app(prog_name="imgcls")
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""Which device to use, and what it can do. Knows no models and no data."""
+"""Which device to use, with how many threads, and what it can do. Knows no models and no data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 
 from imgcls.config import parse_device
+from imgcls.distributed import world_from_environment
 from imgcls.errors import UsageError, counted
-from imgcls.machine import free_memory
+from imgcls.machine import WAITS, asked_threads, compute_threads, free_memory
 from imgcls.schema import Choice
 
 
@@ -49,8 +50,22 @@ def choose_device(asked: str, local_rank: int = 0) -> tuple[torch.device, Choice
         return device, Choice("device", f"{device} ({torch.cuda.get_device_name(device)}, {memory} GiB)", why)
     if kind == "mps" and not has_mps:
         raise UsageError(f"--device {asked}: this machine has no Apple GPU; type --device auto")
-    label = f"cpu ({counted(torch.get_num_threads(), 'thread')})" if kind == "cpu" else kind
-    return torch.device(kind), Choice("device", label, why)
+    return torch.device(kind), Choice("device", kind, why)
+
+
+def fit_threads() -> Choice[int]:
+    """Let torch compute with no more threads than this process has CPUs, and return how many it has, and why.
+
+    torch starts one for each core that it may run on, whatever share of their time the process gets. What the
+    environment asks for stays, and so does a lower number that the program has set.
+    """
+    number, why = compute_threads(world_from_environment().local_size)
+    if asked_threads() is None and number < torch.get_num_threads():
+        torch.set_num_threads(number)
+    if number != torch.get_num_threads():
+        why = f"torch's own number; {why}"
+    waiting = [f"{name}={os.environ[name]}" for name in WAITS if name in os.environ]
+    return Choice("threads", torch.get_num_threads(), "; ".join([why, *waiting]))
 
 
 def choose_amp(asked: bool | None, device: torch.device) -> tuple[torch.dtype | None, Choice[str]]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from drawing import draw_tree
 from PIL import Image
 
 import imgcls
+from imgcls import machine
 from imgcls.errors import ImgclsError, UsageError
 from imgcls.events import EpochEnded, Event, Finished
 
@@ -96,6 +101,31 @@ def test_export_takes_paths_and_says_what_it_compared(trained: Finished, tmp_pat
     done = imgcls.export(Path(trained.best), "pt2", output=tmp_path / "model.pt2")
     assert (done.format, done.path) == ("pt2", str(tmp_path / "model.pt2"))
     assert done.probability_difference < 1e-4
+
+
+@pytest.mark.parametrize("call", ["train", "load", "evaluate", "export"])
+def test_torch_computes_with_no_more_threads_than_cpus(
+    data: Path, trained: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """On a machine whose quota of time is worth one CPU; the program's other numbers stay."""
+    assert trained.best is not None
+    calls: dict[str, Callable[[], object]] = {
+        "train": lambda: imgcls.train(replace(settings(data, tmp_path / "run"), epochs=1)),
+        "load": lambda: imgcls.load(str(trained.best), device="cpu"),
+        "evaluate": lambda: imgcls.evaluate(data, str(trained.best), device="cpu", workers=0),
+        "export": lambda: imgcls.export(str(tmp_path / "none.pt"), "onnx"),
+    }
+    for name in machine.THREAD_NUMBERS:
+        monkeypatch.delenv(name, raising=False)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(machine, "available_cpus", lambda: 1)
+        with suppress(UsageError):
+            calls[call]()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

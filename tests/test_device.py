@@ -1,4 +1,4 @@
-"""Which device is taken, in words, and what is refused; a GPU is imitated where a rule needs one."""
+"""Which device is taken, with how many threads, and what is refused; a GPU is imitated where a rule needs one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from imgcls import device as device_module
+from imgcls import machine
 from imgcls.device import (
     choose_amp,
     choose_device,
     fast_float32,
+    fit_threads,
     free_device_memory,
     full_float32,
     make_deterministic,
 )
-from imgcls.errors import Exit, UsageError, counted
+from imgcls.distributed import World
+from imgcls.errors import Exit, UsageError
+from imgcls.machine import THREAD_NUMBERS, WAITS
+from imgcls.schema import Choice
 
 BACKENDS: Any = torch.backends  # whose settings mypy does not know
 
@@ -58,8 +64,7 @@ def test_auto_takes_what_this_machine_has() -> None:
 def test_auto_without_a_gpu_is_the_cpu_and_says_why() -> None:
     device, choice = choose_device("auto")
     assert device == torch.device("cpu")
-    assert choice.value == f"cpu ({counted(torch.get_num_threads(), 'thread')})"
-    assert choice.reason == "no CUDA or Apple GPU found"
+    assert (choice.value, choice.reason) == ("cpu", "no CUDA or Apple GPU found")
 
 
 def test_the_cpu_can_be_asked_for() -> None:
@@ -104,6 +109,51 @@ def test_a_third_gpu_and_a_third_process_are_refused() -> None:
     assert "this machine has 2 CUDA devices" in refused("cuda:2")
     for asked in ("auto", "cuda"):
         assert "start at most 2 processes per machine" in refused(asked, local_rank=2)
+
+
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What torch would have by itself on four cores, where nobody set anything."""
+    for name in (*THREAD_NUMBERS, *WAITS, "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("cpus", "processes", "threads", "why"),
+    [
+        (1, 1, 1, "1 CPU"),
+        (3, 1, 3, "3 CPUs"),
+        (4, 1, 4, "4 CPUs"),
+        (8, 1, 4, "torch's own number; 8 CPUs"),  # one for each core; or the program set it
+        (4, 2, 2, "4 CPUs for 2 processes"),
+        (1, 2, 1, "1 CPU for 2 processes"),
+    ],
+)
+def test_torch_has_no_more_threads_than_cpus(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, processes: int, threads: int, why: str
+) -> None:
+    monkeypatch.setattr(machine, "available_cpus", lambda: cpus)
+    monkeypatch.setattr(device_module, "world_from_environment", lambda: World(local_size=processes))
+    for _ in range(2):
+        assert fit_threads() == Choice("threads", threads, why)
+        assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_the_number_that_the_environment_asks_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_cpus", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert fit_threads() == Choice("threads", 4, "OMP_NUM_THREADS=4; OMP_WAIT_POLICY=ACTIVE")
+    assert torch.get_num_threads() == 4
 
 
 # Precision -----------------------------------------------------------------------------------------------------------

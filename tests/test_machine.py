@@ -1,4 +1,4 @@
-"""What this process may use, on machines that are made of a few files."""
+"""What this process may use, and how many threads that is worth, on machines that are made of a few files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ import pytest
 import imgcls.__main__
 from imgcls import machine
 from imgcls.__main__ import main
-from imgcls.machine import available_cpus, free_memory, keep_freed_memory
+from imgcls.machine import (
+    SPINS,
+    THREAD_NUMBERS,
+    WAITS,
+    asked_threads,
+    available_cpus,
+    compute_threads,
+    free_memory,
+    keep_freed_memory,
+    tune_openmp,
+)
 
 FREE = 4096 * 1024
 JOB = "system.slice/job_1"
@@ -93,6 +104,105 @@ def test_without_linux_half_of_the_memory_that_is_built_in_counts(
     assert (free_memory(), available_cpus()) == (2_048_000, 8)
 
 
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*THREAD_NUMBERS, *WAITS, "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "")  # restores the variable, too, where there was none and `tune_openmp` sets it
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize("limits", [version_1, version_2])
+@pytest.mark.parametrize(
+    ("quota", "processes", "threads", "why"),
+    [
+        ("100000", 1, 1, "1 CPU"),
+        ("250000", 1, 3, "3 CPUs"),
+        ("max", 1, 64, "64 CPUs"),
+        ("max", 4, 16, "64 CPUs for 4 processes"),
+        ("300000", 2, 1, "3 CPUs for 2 processes"),
+        ("100000", 8, 1, "1 CPU for 8 processes"),
+    ],
+)
+def test_there_is_a_thread_for_each_cpu_that_the_process_has(
+    root: Path, limits: Limits, quota: str, processes: int, threads: int, why: str
+) -> None:
+    limits(root, f"300000 100000 0 {quota}")
+    assert compute_threads(processes) == (threads, why)
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, (3, "OMP_NUM_THREADS=3")),
+        ({"MKL_NUM_THREADS": "5"}, (5, "MKL_NUM_THREADS=5")),
+        ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "5"}, (3, "OMP_NUM_THREADS=3")),
+        ({"OMP_NUM_THREADS": "4,2"}, (4, "OMP_NUM_THREADS=4")),
+        ({"OMP_NUM_THREADS": ""}, None),
+        ({"OMP_NUM_THREADS": "many", "MKL_NUM_THREADS": "0"}, None),
+    ],
+    ids=str,
+)
+def test_the_number_of_threads_that_the_user_set_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], found: tuple[int, str] | None
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert asked_threads() == found
+    assert compute_threads(2) == (found or (32, "64 CPUs for 2 processes"))
+
+
+TORCH = find_spec("torch")
+LIBGOMP = Path(str(TORCH.origin if TORCH else ""), "../lib/libgomp.so.1").resolve()
+
+
+@pytest.mark.skipif(not LIBGOMP.is_file(), reason="torch brings no libgomp")
+@pytest.mark.parametrize(
+    ("environment", "spins"),
+    [
+        ({}, SPINS),
+        ({"GOMP_SPINCOUNT": "123"}, "123"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("nothing_set")
+def test_torchs_openmp_reads_how_long_to_spin(environment: dict[str, str], spins: str) -> None:
+    """What the library says of itself, and what the user set stays."""
+    program = f"import ctypes; from imgcls.machine import tune_openmp; tune_openmp(); ctypes.CDLL({str(LIBGOMP)!r})"
+    asked = os.environ | environment | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run([sys.executable, "-c", program], env=asked, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(
+    ("started_with", "number", "left"),
+    [
+        ("HOME=/\0", "1", None),
+        ("HOME=/\0OMP_NUM_THREADS=1\0", "1", "1"),  # the user's
+        ("HOME=/\0", "2", "2"),  # not torchrun's
+        (None, "1", "1"),  # cannot be told
+    ],
+)
+def test_the_one_thread_that_torchrun_sets_is_not_the_users(
+    root: Path, monkeypatch: pytest.MonkeyPatch, started_with: str | None, number: str, left: str | None
+) -> None:
+    if started_with is not None:
+        write(root, {f"proc/{os.getppid()}/environ": started_with})
+    monkeypatch.setenv("OMP_NUM_THREADS", number)
+    tune_openmp()
+    assert os.environ["OMP_NUM_THREADS"] == number, "not under torchrun"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    tune_openmp()
+    assert os.environ.get("OMP_NUM_THREADS") == left
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.parametrize(("kept", "least", "most"), [("keep_freed_memory()", 64, 80), ("", 0, 16)])
 def test_freed_memory_is_kept_for_the_next_tensor(kept: str, least: int, most: int) -> None:
@@ -110,9 +220,11 @@ print(resident() - before)
     assert least * 0.9 <= float(done.stdout) <= most
 
 
-def test_the_command_line_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["keep_freed_memory", "tune_openmp"])
+def test_the_command_line_tunes_its_process(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     kept: list[bool] = []
-    monkeypatch.setattr(machine, "keep_freed_memory", lambda: kept.append(True))
+    for each in ("keep_freed_memory", "tune_openmp"):
+        monkeypatch.setattr(machine, each, (lambda: kept.append(True)) if each == name else (lambda: None))
     monkeypatch.setattr(sys, "argv", ["imgcls", "--version"])
     monkeypatch.setattr(imgcls.__main__, "_end_at_once", lambda code: None)
     with pytest.raises(SystemExit):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from imgcls import checkpoint, files
@@ -24,6 +25,7 @@ from imgcls.config import ExportConfig
 from imgcls.data import draws
 from imgcls.data.pictures import Pictures
 from imgcls.data.splits import open_source
+from imgcls.device import fit_threads
 from imgcls.errors import ExportError, ImgclsError, NonFiniteError, counted
 from imgcls.events import Report, Said, silent
 from imgcls.exporters.model import Exportable, exportable
@@ -76,6 +78,7 @@ def export(
 def export_checkpoint(config: ExportConfig, report: Report = silent) -> Exported:
     """Do what `export` says, with the settings of the command."""
     began = time.monotonic()
+    fit_threads()
     config.check_paths()
     target, format = config.target, config.format
     loaded = checkpoint.load(config.ckpt)
@@ -151,7 +154,10 @@ def _run(target: str, format: str, path: Path, images: Pixels) -> tuple[Logits, 
         # -P: a numpy.py in the current folder is none of ours.
         command = [sys.executable, "-P", "-W", "ignore", "-m", "imgcls.exporters.verify"]
         command += [format, str(path), str(given), str(answered)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | threads, check=False
+        )
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             problem = said[-1] if said else f"it was ended by signal {-done.returncode}"

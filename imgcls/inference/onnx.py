@@ -17,7 +17,7 @@ import numpy.typing as npt
 from imgcls.config import parse_device
 from imgcls.errors import CheckpointError, UsageError, missing_extra
 from imgcls.inference.model import Logits, Model
-from imgcls.machine import available_cpus
+from imgcls.machine import compute_threads
 from imgcls.pixels.decode import Pixels
 from imgcls.schema import CARD_NAME, ModelCard, check_content
 
@@ -130,7 +130,7 @@ def _open(path: str, device: str, optimised: bool) -> InferenceSession:
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4  # what it has to say comes as an exception too
-    options.intra_op_num_threads = available_cpus()  # its own count ignores the process's affinity
+    options.intra_op_num_threads, _ = compute_threads()  # its own number ignores the process's affinity and quota
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # as above

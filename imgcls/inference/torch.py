@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from imgcls import checkpoint
-from imgcls.device import choose_amp, choose_device, full_float32
+from imgcls.device import choose_amp, choose_device, fit_threads, full_float32
 from imgcls.inference.model import Logits, Model
 from imgcls.models.classifier import build_model
 from imgcls.pixels.decode import Pixels
@@ -31,6 +31,7 @@ class TensorModel(Model):
 
 def load(path: str, device: str = "auto", amp: bool = False, few: bool = False) -> TensorModel:
     """Load a checkpoint; see `imgcls.inference.model.load`. A few images and many are the same to it."""
+    fit_threads()
     stored = checkpoint.load(path)
     chosen, _ = choose_device(device)
     precision, _ = choose_amp(amp, chosen)

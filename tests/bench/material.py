@@ -49,6 +49,11 @@ class Material:
         return self._cifar("cifar", {"train": 500, "test": 100})
 
     @cached_property
+    def little_cifar(self) -> Path:
+        """The same with 1,000 and 200."""
+        return self._cifar("little-cifar", {"train": 100, "test": 20})
+
+    @cached_property
     def whole_cifar(self) -> Path:
         """The same with all 50,000 and 10,000."""
         return self._cifar("whole-cifar", {"train": 5000, "test": 1000})

@@ -167,7 +167,9 @@ def run(*command: object, stdin: Path | None = None, cwd: Path | None = None) ->
     return Ran(text.decode(), ended - began, ended - loaded)
 
 
-def trained(data: Path, arch: str, epochs: int, out: Path, *options: object, device: str = "cpu") -> Ran:
-    """Run `imgcls train`; its standard output is JSON."""
+def trained(
+    data: Path, arch: str, epochs: int, out: Path, *options: object, device: str = "cpu", before: Iterable[object] = ()
+) -> Ran:
+    """Run `imgcls train`, by the words `before` if any; its standard output is JSON."""
     asked = ("--data", data, "--arch", arch, "--epochs", epochs, "--out", out, "--overwrite", "--no-pretrained")
-    return run(*COMMAND, "train", *asked, "--device", device, "--json", "-", *options)
+    return run(*before, *COMMAND, "train", *asked, "--device", device, "--json", "-", *options)

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ import gpu
 import ours
 import rivals
 import torch
+from company import NO_QUOTA, busy_process, one_cpu, within
 from material import Material
 from table import Block, Figures, Row, alternate, failure, figures, markdown
 from torchvision import models
@@ -114,6 +115,39 @@ def whole_training(material: Material, pairs: int) -> list[Row]:
         Row("S5", f"{what}: whole process / tutorials' loop", "s", whole[0], whole[1], "<= 0.6"),
         Row("S5", f"{what}: training part / tutorials' loop", "s", training[0], training[1], "<= 0.45"),
         Row("S5", timm, "s", figures(other["ours"]), figures(other["theirs"]), "<= 0.8"),
+    ]
+
+
+def narrow_and_busy(material: Material, pairs: int) -> list[Row]:
+    """The same training where the CPUs are not ours alone."""
+    data, out = material.little_cifar, material.folder / "narrow"
+    out.mkdir()
+
+    def mine(before: Sequence[object]) -> tuple[float]:
+        return (json.loads(ours.trained(data, "small-cnn", 2, out / "small-cnn", before=before).text)["seconds"],)
+
+    def theirs(before: Sequence[object]) -> tuple[float]:
+        ran = ours.run(*before, sys.executable, rivals.__file__, "tutorial", data, 2, cwd=out)
+        return (float(ran.text.split()[-1]),)
+
+    def beside(block: Callable[[Sequence[object]], tuple[float]]) -> tuple[float]:
+        with busy_process():
+            return block(())
+
+    with one_cpu() as group:
+        blocks: dict[str, Block | str] = {"ours": NO_QUOTA, "theirs": NO_QUOTA}
+        if group is not None:
+            inside = within(group)
+            blocks = {"ours": lambda: mine(inside), "theirs": lambda: theirs(inside)}
+        quota = alternate(blocks, pairs, warm=False)
+    busy = alternate({"ours": lambda: beside(mine), "theirs": lambda: beside(theirs)}, pairs, warm=False)
+    what = "2 epochs of small-cnn, 1,000 files, {}: training part / tutorials' loop"
+    return [
+        Row(target, what.format(where), "s", figures(found["ours"]), figures(found["theirs"]), "<= 0.45")
+        for target, where, found in (
+            ("S11", "in a quota of one CPU", quota),
+            ("S13", "beside a busy process", busy),
+        )
     ]
 
 
@@ -259,6 +293,7 @@ MEASURES: dict[Measure, tuple[str, ...]] = {
     photographs: ("S2", "S4"),
     large_photographs: ("S3", "S4"),
     whole_training: ("S5",),
+    narrow_and_busy: ("S11", "S13"),
     recipe: ("S6",),
     prediction: ("S7",),
     help_and_saving: ("S8",),

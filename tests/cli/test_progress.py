@@ -93,7 +93,7 @@ def started() -> Started:
         pretrained=Pretrained(asked="no", used=None, reason=""),
     )
     fields: dict[str, Any] = dict.fromkeys(Started.__dataclass_fields__, "") | {
-        "device": Choice("device", "cpu (1 thread)", "as asked"),
+        "device": Choice("device", "cpu", "as asked"),
         "card": card,
         "parameters": 1234,
         "trainable": 1234,

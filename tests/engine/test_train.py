@@ -23,8 +23,9 @@ from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.learn.epoch import start_statistics
 from imgcls.engine.run import header
-from imgcls.errors import DataError, Exit, ResourceError, UsageError
+from imgcls.errors import DataError, Exit, ResourceError, UsageError, counted
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
+from imgcls.machine import SPINS, THREAD_NUMBERS, WAITS, available_cpus
 from imgcls.models.classifier import Classifier
 from imgcls.paths import holds_run
 
@@ -219,9 +220,12 @@ def test_two_processes_equal_one(seven: Path, tmp_path: Path) -> None:
     }
     for name, value in (fixed | asked).items():
         line += ["--" + name.replace("_", "-"), str(value)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in (*THREAD_NUMBERS, *WAITS)}
     done = subprocess.run([sys.executable, *line], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    cpus = available_cpus()
+    why = f"{counted(cpus, 'CPU')} for 2 processes; GOMP_SPINCOUNT={SPINS}"
+    assert f"threads      {max(1, cpus // 2)} ({why})" in done.stderr, "not the one that torchrun sets"
     one = run(tiny(seven, batch_size=4, **asked, out=str(tmp_path / "one")))
     two = checkpoint.load(tmp_path / "two" / "last.pt")
     assert close(one.weights(), two.model, 1e-5)

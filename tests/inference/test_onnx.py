@@ -25,7 +25,7 @@ from typer.testing import Result
 from imgcls.errors import CheckpointError, Exit, UsageError
 from imgcls.inference import onnx as module
 from imgcls.inference.model import load
-from imgcls.machine import available_cpus
+from imgcls.machine import THREAD_NUMBERS, available_cpus
 from imgcls.schema import ModelCard, Preprocess, Pretrained
 
 Run = Callable[..., Result]
@@ -223,10 +223,17 @@ def have(monkeypatch: pytest.MonkeyPatch, *providers: str) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
 
 
-def test_it_runs_on_all_cpus_of_the_process(network: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("asked", "threads"), [(None, available_cpus()), ("3", 3)])
+def test_it_runs_on_all_cpus_of_the_process_or_as_the_environment_asks(
+    network: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch, asked: str | None, threads: int
+) -> None:
+    for name in THREAD_NUMBERS:
+        monkeypatch.delenv(name, raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
     have(monkeypatch)
     load(str(network))
-    assert opened == [(["CPUExecutionProvider"], available_cpus())]
+    assert opened == [(["CPUExecutionProvider"], threads)]
 
 
 @pytest.mark.parametrize(("device", "number"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("cpu", None)], ids=str)

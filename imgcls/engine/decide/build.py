@@ -17,7 +17,7 @@ from imgcls.data.batch import Data
 from imgcls.data.cache import choose_cache
 from imgcls.data.files import FileLoader
 from imgcls.data.pictures import unreadable
-from imgcls.device import choose_amp, choose_device, full_float32, make_deterministic
+from imgcls.device import choose_amp, choose_device, fit_threads, full_float32, make_deterministic
 from imgcls.distributed import World
 from imgcls.engine.assess.origin import seen_images
 from imgcls.engine.decide.decided import Decided, choices
@@ -102,6 +102,7 @@ def build(
     warmup = choose_warmup(config, steps_per_epoch)
     decided = Decided(
         device=compute.decided[0],
+        threads=fit_threads(),
         precision=compute.decided[1],
         inputs=inputs.decided,
         cache=_choose_cache(config, [train] if val is None else [train, val], world),

@@ -25,6 +25,7 @@ class Decided:
     """How the network learns."""
 
     device: Choice[str]
+    threads: Choice[int]
     precision: Choice[str]
     inputs: DecidedInputs
     cache: Choice[str]

@@ -128,6 +128,7 @@ def test_class_weights_have_mean_one_over_the_images(seven: Path) -> None:
 def test_choices_come_with_reasons_the_device_first(pictures: Path) -> None:
     found = list(choices(built(tiny(pictures)).run.decided))
     assert [choice.name for choice in found] == [
-        *("device", "precision", "size", "weights", "mean, std", "workers", "cache", "stem", "lr", "warmup_steps")
+        *("device", "threads", "precision", "size", "weights", "mean, std", "workers", "cache", "stem", "lr"),
+        "warmup_steps",
     ]
     assert all(choice.reason for choice in found)
