@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 
-from imgcls.models import bn_cnn, small_cnn
+from imgcls.models.own import bn_cnn, small_cnn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TO_NETWORK = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
@@ -86,7 +86,7 @@ def train_epoch(
 
 def recipe_rate(folder: Path, batches: int = 40) -> tuple[float]:
     """Return the images per second of the tutorials' CIFAR-10 recipe: bn-cnn, Adam, PIL loader."""
-    model, loader = bn_cnn.build(10, 32), stock_loader(folder, 32, 64, stay=False)
+    model, loader = bn_cnn(10, 32), stock_loader(folder, 32, 64, stay=False)
     if len(loader) <= batches:
         raise ValueError(f"{folder}: has no {batches} whole batches")
     began = time.perf_counter()
@@ -99,7 +99,7 @@ def tutorial_training(data: str, epochs: str) -> None:
     began = time.perf_counter()
     train = stock_loader(Path(data, "train"), 32, 64, stay=False)
     val = DataLoader(ImageFolder(f"{data}/val", TO_NETWORK), 64, num_workers=WORKERS)
-    model = small_cnn.build(10, 32)
+    model = small_cnn(10, 32)
     _run(model, train, val, torch.optim.Adam(model.parameters(), lr=1e-3), int(epochs))
     print(time.perf_counter() - began)
 
