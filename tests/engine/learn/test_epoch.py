@@ -121,6 +121,8 @@ def test_the_loss_of_an_image_is_weighted_by_its_own_label(smoothing: float, wei
     mixed = share * task.loss(logits, labels, real) + (1 - share) * task.loss(logits, labels.roll(1, 0), real)
     assert mixed.item() == pytest.approx(expected.item(), rel=1e-6)
     assert task.loss(logits, labels, ~real).item() == 0
+    assert task.right(logits, labels, real).item() == (logits.argmax(1) == labels).sum()
+    assert task.right(logits, logits.argmax(1), ~real).item() == 0
     # Both shares of the labels weigh as much as the labels alone, which is what the step is divided by.
     assert weights[labels].sum() == weights[labels.roll(1)].sum()
 
