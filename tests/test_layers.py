@@ -17,12 +17,12 @@ ARROW = (
     {"exporters"},
     {"engine"},
     {"inference.torch"},
-    {"checkpoint", "data", "models", "device", "distributed"},
+    {"checkpoint", "data", "models", "device", "distributed", "provenance"},
     {"inference", "plots"},
     {"pixels"},
     {
         *("config", "settings", "schema", "report", "events", "registry", "habits", "errors"),
-        *("files", "file_kind", "paths", "download", "machine"),
+        *("files", "file_kind", "paths", "download", "machine", "intervals"),
     },
 )
 LEAVES = ARROW[-1]

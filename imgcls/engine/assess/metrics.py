@@ -5,15 +5,14 @@ Counts in, report out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from imgcls.intervals import wilson
 from imgcls.report import BinaryReport, ClassReport, Confused, ConfusionPair, EvalReport
 
 TOP = 5  # top-k accuracy that is reported, where there are more classes than that
@@ -94,17 +93,6 @@ RATES: tuple[Metric[ClassCounts], ...] = (
 )
 
 AVERAGES = ("macro", "weighted")  # over classes and over images, of those that have any
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson 1927), as fractions; (0, 1) without trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    proportion, width = successes / trials, z * z / trials
-    centre = (proportion + width / 2) / (1 + width)
-    half = z / (1 + width) * math.sqrt(proportion * (1 - proportion) / trials + width / (4 * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def summarise(counts: Counts, classes: Sequence[str], split: str) -> EvalReport:

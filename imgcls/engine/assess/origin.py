@@ -13,7 +13,7 @@ from imgcls.data import draws
 from imgcls.data.images import FileImages, Images
 from imgcls.data.listing import Listing
 from imgcls.data.splits import Splits
-from imgcls.engine.run.folder import provenance
+from imgcls.provenance import provenance
 from imgcls.report import Origin, Seen
 from imgcls.schema import Finding, ModelCard
 

@@ -26,13 +26,13 @@ from imgcls.engine.decide.learning import choose_lr, choose_warmup, images_per_s
 from imgcls.engine.decide.network import build_model, choose_stem, smallest_batch
 from imgcls.engine.learn.schedules import Schedule
 from imgcls.engine.learn.task import Task, balanced_weights
-from imgcls.engine.run.folder import provenance
 from imgcls.engine.run.resume import versions_of_draws
 from imgcls.engine.run.run import Run
 from imgcls.errors import ImageError, UsageError
 from imgcls.machine import free_memory
 from imgcls.models.classifier import Classifier
 from imgcls.paths import check_outside
+from imgcls.provenance import provenance
 from imgcls.schema import Choice, ModelCard
 from imgcls.settings import to_dict
 
@@ -167,7 +167,7 @@ def _card(
         run=provenance(earlier)
         | {"resolved": resolved, "images": seen_images(inputs.splits)}
         | {"draws": versions_of_draws(last.card if last else None)},
-        data_fingerprint=inputs.splits.fingerprint,
+        data_fingerprint=last.card.data_fingerprint if last else inputs.splits.fingerprint,
         imgcls_version=imgcls.__version__,
     )
 

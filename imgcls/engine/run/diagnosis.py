@@ -16,10 +16,10 @@ from torch import nn
 
 from imgcls.config import TrainConfig
 from imgcls.data.batch import Data
-from imgcls.engine.assess.metrics import wilson
 from imgcls.engine.run.history import is_over
 from imgcls.engine.run.run import Run
 from imgcls.errors import counted
+from imgcls.intervals import wilson
 from imgcls.machine import available_cpus
 from imgcls.models.families import published
 from imgcls.models.surgery import has_batch_norm

@@ -9,25 +9,20 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import imgcls
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig
 from imgcls.engine.run.history import best_epoch
 from imgcls.errors import CheckpointError, WriteError
 from imgcls.paths import DEFAULT_PARENT, RUN_FILES
+from imgcls.provenance import provenance
 from imgcls.schema import Choice
 from imgcls.settings import to_dict
 
@@ -119,19 +114,6 @@ class RunFolder:
         """Tell whether the run was started without `--out`, and its folder is one of ./runs."""
         started_so = read_config(self.path)["run"].get("default_folder")
         return bool(started_so) and os.path.isdir(DEFAULT_PARENT) and self.path.parent.samefile(DEFAULT_PARENT)
-
-
-def provenance(earlier: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the command line and the versions that a run was made with.
-
-    Args:
-        earlier: what this gave before the run was resumed; its command line stays, and the new one is put beside it.
-    """
-    versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
-    versions |= {"torch": str(torch.__version__), "torchvision": metadata.version("torchvision")}
-    line = list(sys.argv)
-    first = (earlier or {}).get("command_line", line)
-    return {"command_line": first, **({"resumed_by": line} if line != first else {}), "versions": versions}
 
 
 def create(config: TrainConfig) -> RunFolder:

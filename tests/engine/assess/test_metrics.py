@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from imgcls.data.images import ArrayImages
 from imgcls.data.listing import Listing
 from imgcls.engine.assess import metrics
-from imgcls.engine.assess.metrics import ClassCounts, Counts, area_under, binary, roc_curve, wilson, with_pairs
+from imgcls.engine.assess.metrics import ClassCounts, Counts, area_under, binary, roc_curve, with_pairs
 from imgcls.engine.assess.validate import validate
 from imgcls.engine.run.history import score
+from imgcls.intervals import wilson
 from imgcls.report import BinaryReport, Confused, EvalReport
 from imgcls.schema import Preprocess
 
@@ -341,29 +342,3 @@ def test_a_class_that_is_never_predicted_has_precision_zero() -> None:
     report = summarise(np.array([[3, 0], [2, 0]]), 1.0, 5, ("a", "b"), "val")
     assert (report.per_class[1].precision, report.per_class[1].recall, report.per_class[1].f1) == (0.0, 0.0, 0.0)
     assert report.macro_f1 == pytest.approx((2 * 3 / 8) / 2)
-
-
-# Wilson's interval ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "interval"),
-    [  # Newcombe 1998, table I, method 3
-        (81, 263, (0.2553, 0.3662)),
-        (15, 148, (0.0624, 0.1605)),
-        (0, 20, (0.0, 0.1611)),
-        (1, 29, (0.0061, 0.1718)),
-        (20, 20, (0.8389, 1.0)),
-        (0, 0, (0.0, 1.0)),
-    ],
-)
-def test_wilson_equals_the_textbook(successes: int, trials: int, interval: tuple[float, float]) -> None:
-    assert wilson(successes, trials) == pytest.approx(interval, abs=5e-5)
-
-
-@pytest.mark.parametrize(("truth", "trials"), [(0.5, 40), (0.9, 153), (0.97, 1000)])
-def test_wilson_covers_the_truth_about_95_times_in_100(truth: float, trials: int) -> None:
-    draws = np.random.default_rng(0).binomial(trials, truth, 4000)
-    intervals = [wilson(int(successes), trials) for successes in draws]
-    covered = sum(low <= truth <= high for low, high in intervals) / len(intervals)
-    assert 0.93 <= covered <= 0.97
