@@ -5,6 +5,8 @@ Knows neither where it came from nor what it is used for.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +43,16 @@ class Listing:
     def counts(self) -> npt.NDArray[np.int64]:
         """Return the images per class, int64 [classes]."""
         return np.bincount(self.labels, minlength=len(self.classes))
+
+    def fingerprint(self) -> str:
+        """Hash the images, and after a dot their labels, unless each image's name begins with its class folder."""
+        names = (self.images.name(index) for index in range(len(self.images)))
+        pairs = sorted(zip(names, (self.classes[label] for label in self.labels), strict=True))
+        images = self.images.fingerprint()
+        if all(name.startswith(class_name + os.sep) for name, class_name in pairs):
+            return images
+        text = "".join(f"{name}\0{class_name}\n" for name, class_name in pairs)
+        return f"{images}.{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
     def take(self, indices: npt.NDArray[np.int64]) -> Listing:
         """Return these images only, the classes unchanged."""

@@ -39,7 +39,7 @@ class Splits:
         validation: where the validation images come from, with their number; "" without any.
         holdout: sorted hashes of the names of held-out images, int64; empty when there is a validation split.
         holdout_content: hashes of their content in the same order, int64; 0 for what is not there.
-        fingerprint: of training and validation images together.
+        fingerprint: of training and validation images and their labels.
         dataset: name, when the source is a torchvision data set.
         findings: what the user should know.
     """
@@ -116,11 +116,11 @@ def for_training(
     findings = [*source.notes, *train.findings, *_case_twins(train)]
     if "test" in source.unusable:
         findings.append(_unlabelled(source.unusable["test"]))
-    fingerprints = [train.images.fingerprint()]
+    fingerprints = [train.fingerprint()]
     val, held_out, content = None, NO_HOLDOUT, NO_HOLDOUT
     if "val" in source.splits:
         val = match(source.splits["val"](), train.classes)
-        fingerprints.append(val.images.fingerprint())
+        fingerprints.append(val.fingerprint())
         findings += val.findings
         if not len(val.images):
             raise DataError(f"{val.where}: no images; add some, or remove the folder so that a share is held out")
@@ -215,29 +215,25 @@ def for_evaluation(
     if wanted and len(holdout) and "train" in splits and "val" not in splits and split not in source.unusable:
         train = splits["train"]()
         held_out, rest, said = recall(text, train, holdout, content)
+        findings += said
         if held_out is not None:
-            findings += said
             splits |= {"train": lambda: rest, "val": lambda: held_out}
         elif said:
-            findings += said
             elsewhere = f"{said[0].message}; "
         elif split == "val":
             elsewhere = f"{text}: none of the {len(holdout)} images held out in training is here; "
     if split is None and source.flat and "val" not in splits:
-        chosen = "all"
         splits["all"] = splits["train"]
-    else:
-        chosen = split or next((name for name in ("test", "val") if name in splits), "")
+    chosen = split or next((name for name in ("test", "val", "all") if name in splits), "")
+    others = f"type --split {' or --split '.join(splits)}"
     if chosen not in splits:
         asked = f"no {split} images" if split else "neither test nor validation images"
         reason = f"{source.unusable[chosen]}; " if chosen in source.unusable else elsewhere or f"{text}: {asked}; "
-        raise DataError(f"{reason}type --split {' or --split '.join(splits)}")
-    listing = splits[chosen]()
-    listing = match(listing, tuple(classes))
-    listing = replace(listing, findings=(*findings, *listing.findings))
+        raise DataError(f"{reason}{others}")
+    listing = match(splits[chosen](), tuple(classes))
     if not len(listing.images):
-        raise DataError(f"{listing.where}: no images left; type --split {' or --split '.join(splits)}")
-    return chosen, listing
+        raise DataError(f"{listing.where}: no images left; {others}")
+    return chosen, replace(listing, findings=(*findings, *listing.findings))
 
 
 def limited(listing: Listing, most: int, seed: int) -> Listing:

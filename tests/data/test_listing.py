@@ -74,3 +74,16 @@ def test_the_unicode_form_of_a_class_does_not_count() -> None:
     assert both.labels.tolist() == [1, 0]
     with pytest.raises(DataError, match="class 'CAFE\u0301' is written 'caf\u00e9' in the training data"):
         match(listing("CAFE\u0301", [0]), (composed, "tea"))
+
+
+def test_the_fingerprint_holds_labels_that_the_names_do_not_tell() -> None:
+    found = listing("ant bee", [0, 1, 1])
+    assert found.fingerprint().startswith(f"{found.images.fingerprint()}.")
+    assert found.take(np.array([2, 0, 1])).fingerprint() == found.fingerprint(), "in whatever order"
+    corrected, renamed = listing("ant bee", [0, 1, 0]), listing("ant wasp", [0, 1, 1])
+    assert len({each.fingerprint() for each in (found, corrected, renamed)}) == 3
+
+
+def test_the_fingerprint_of_class_folders_is_that_of_their_images() -> None:
+    images = FileImages.of("nowhere", ["ant/0.png", "bee/0.png"])
+    assert Listing("set/val", images, np.array([0, 1]), ("ant", "bee")).fingerprint() == images.fingerprint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,11 @@ def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -
         raise DataError(f"{resumed}: the run's classes were {', '.join(last.card.classes)}; give its own --data")
     known = len(last.holdout_content) > 0
     changed = known and not np.array_equal(last.holdout_content, splits.holdout_content)
-    if changed or last.card.data_fingerprint != splits.fingerprint:
-        raise DataError(f"{resumed}: images were added, removed or changed since; give its own --data")
+    recorded, found = last.card.data_fingerprint, splits.fingerprint
+    if "." not in recorded:  # of an older version, which hashed no labels
+        found = re.sub(r"\.\w+", "", found)
+    if changed or recorded != found:
+        raise DataError(f"{resumed}: images were added, removed or changed since, or their labels; give its own --data")
     if is_over(config, last.training["history"]):
         return
     if (processes := last.training["processes"]) != world.size:

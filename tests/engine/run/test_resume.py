@@ -18,7 +18,9 @@ from counting import summarise
 from PIL import Image
 from small_runs import COLOURS, Killed, Run, draw, kill_in, of, planted, run, same, started, tiny, warnings
 
-from imgcls import checkpoint
+from imgcls import checkpoint, registry
+from imgcls.data.images import ArrayImages
+from imgcls.data.listing import Listing, Source
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.decide.inputs import decide_inputs
 from imgcls.engine.run import diagnosis as diagnose
@@ -236,6 +238,32 @@ def test_other_pictures_of_the_same_names_and_sizes_are_refused(tmp_path: Path) 
     interrupted(tmp_path / "first", tmp_path / "cut", epochs=3)
     with pytest.raises(DataError, match="images were added, removed or changed since"):
         resumed(tmp_path / "second", tmp_path / "cut", epochs=3)
+
+
+def digits(root: str) -> Source:
+    """Stand in for a data set by name, in which a label is corrected one day."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(16) % 2
+    labels[3] = 0 if root == "corrected" else 1
+    listing = Listing("mnist/train", ArrayImages.of("train", pixels), labels, ("0", "1"))
+    return Source(f"mnist in {root}", {"train": lambda: listing}, dataset="mnist")
+
+
+@pytest.mark.parametrize("recorded", ["images and labels", "images, as older versions did"])
+def test_a_corrected_label_is_noticed_where_folders_do_not_tell(
+    recorded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.DATASETS, "mnist", f"{__name__}:digits")
+    interrupted(Path("mnist"), tmp_path, epochs=3)
+    if recorded != "images and labels":
+        for path in (tmp_path / "last.pt", tmp_path / "best.pt"):
+            of_images, _, of_labels = (old := checkpoint.load(path)).card.data_fingerprint.partition(".")
+            assert of_labels
+            checkpoint.save(path, replace(old, card=replace(old.card, data_fingerprint=of_images)))
+    else:
+        words = "images were added, removed or changed since, or their labels"
+        refused(DataError, Exit.DATA, words, Path("mnist:corrected"), tmp_path, epochs=3)
+    assert resumed(Path("mnist"), tmp_path, epochs=3).finished.epochs == 3
 
 
 # Other draws ----------------------------------------------------------------------------------------------------------
