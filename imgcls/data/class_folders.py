@@ -50,12 +50,7 @@ def read_split(folder: str, apart: Sequence[str] = ()) -> Listing:
     loose = [os.path.join(folder, name) for name in entries if is_image_name(name)]
     ignored += [os.path.join(folder, name) for name in entries if not is_image_name(name)]
     if not names:
-        found = "".join(f"; {counted(len(loose), 'image')} beside them" for _ in loose[:1])
-        found += "".join("; links to the images of another class or split count as none" for _ in borders.left_out[:1])
-        found += "".join(f"; {count} {kind}: convert to .jpg or .png" for kind, count in _convertible(ignored))
-        raise DataError(
-            f"{folder}: no images in its class folders{found}; expected {folder}/CLASS/IMAGE.jpg (or .png, …)"
-        )
+        raise DataError(_nothing(folder, loose, borders.left_out, ignored))
     findings = [
         *([_hidden(folder, hidden)] if hidden else []),
         *([_ignored(folder, ignored)] if ignored else []),
@@ -216,6 +211,15 @@ def _without_split(name: str) -> list[tuple[str, str]]:
     """Return (the name with its word for a split taken out, that split): seg_train and seg_test have one in common."""
     words = [(word, split_of(word[0])) for word in re.finditer("[A-Z]?[a-z]+|[A-Z]+", name)]
     return [(f"{name[: word.start()]}*{name[word.end() :]}".casefold(), split) for word, split in words if split]
+
+
+def _nothing(folder: str, loose: list[str], links: list[str], ignored: list[str]) -> str:
+    """Say that class folders hold no images, and what was met in their place."""
+    found = [f"{counted(len(loose), 'image')} beside them"] if loose else []
+    found += ["links to the images of another class or split count as none"] if links else []
+    found += [f"{count} {kind}: convert to .jpg or .png" for kind, count in _convertible(ignored)]
+    found.append(f"expected {folder}/CLASS/IMAGE.jpg (or .png, …)")
+    return f"{folder}: no images in its class folders; {'; '.join(found)}"
 
 
 def _convertible(paths: Iterable[str]) -> list[tuple[str, int]]:

@@ -32,13 +32,10 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
     root = root.rstrip(os.sep) or root  # as tab completion writes it
     folders, loose = _inside(root)
     notes: list[Finding] = []
-    if len(folders) == 1 and not loose and not split_of(folders[0]) and folders[0] not in known:
-        inner = os.path.join(root, folders[0])
-        inside, beside = _inside(inner)
-        # A single class cannot be trained on, so that this can be nothing else than one level too many.
-        if any(map(split_of, inside)) or (len(inside) > 1 and not beside):
-            notes.append(_looked_through(root, folders[0]))
-            root, folders, loose = inner, inside, beside
+    if _is_one_level_too_many(root, folders, loose, known):
+        notes.append(_looked_through(root, folders[0]))
+        root = os.path.join(root, folders[0])
+        folders, loose = _inside(root)
     if not folders:
         found = f"; found {counted(loose, 'image')} directly in it" if loose else ""
         raise DataError(f"{root}: no class folders; expected {root}/train/CLASS/IMAGE or {root}/CLASS/IMAGE{found}")
@@ -49,8 +46,46 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
     usable, unusable = _splits(root, named)
     others = [name for name in folders if not split_of(name)]
     with_images = [name for name in others if _holds_images(os.path.join(root, name))] if named else others
+    _check_named(root, named, usable, with_images)
+    if not usable:
+        notes += [_class_called_like_a_split(root, name, with_images) for names in named.values() for name in names]
+        return Source(root, {"train": partial(read_split, root)}, flat=True, notes=tuple(notes))
+    notes += [_looked_through(*os.path.split(path)) for path in usable.values() if os.path.dirname(path) != root]
+    if "val" in usable and "test" in usable and os.path.realpath(usable["val"]) == os.path.realpath(usable["test"]):
+        message = f"{usable['val']} and {usable['test']} are the same folder (a link)"
+        advice = "the best epoch is chosen on what is the test"
+        notes.append(Finding("test-is-validation", "warning", message, advice))
+    empty = [name for split, names in named.items() if not {split} & {*usable, *unusable} for name in names]
+    if others or empty or loose:
+        is_much = bool(with_images or loose)
+        notes.append(_left_out(root, usable, sorted(others + empty), loose, "warning" if is_much else "note"))
+    readers = {
+        split: partial(read_split, path, [usable[name] for name in usable if (name == "train") != (split == "train")])
+        for split, path in usable.items()
+    }
+    return Source(root, readers, unusable=unusable, notes=tuple(notes))
+
+
+def _is_one_level_too_many(root: str, folders: Sequence[str], loose: int, known: Sequence[str]) -> bool:
+    """Tell whether a folder holds the data set's folder and nothing else, as many archives do."""
+    if len(folders) != 1 or loose or split_of(folders[0]) or folders[0] in known:
+        return False
+    inside, beside = _inside(os.path.join(root, folders[0]))
+    # A single class cannot be trained on, so that this can be nothing else than one level too many.
+    return any(map(split_of, inside)) or (len(inside) > 1 and not beside)
+
+
+def _check_named(root: str, named: dict[str, list[str]], usable: dict[str, str], with_images: Sequence[str]) -> None:
+    """Refuse folders called like a split that may be classes, or that hold no classes.
+
+    Args:
+        root: where they lie.
+        named: split -> the folders called so.
+        usable: split -> the folder that holds its class folders.
+        with_images: the other folders that hold images.
+    """
     if usable and len(with_images) > 1 and len(named) == 1:
-        (name,) = (os.path.relpath(path, root).split(os.sep)[0] for path in usable.values())
+        (name,) = _tops(root, usable)
         raise DataError(
             f"{root}: {name}/ holds folders, and beside it lie images in {listed(with_images)}: if {name}/ is a "
             f"split, type --data {root}/{name}, or rename the others to train/, val/ or test/; if it is a class, put "
@@ -62,32 +97,10 @@ def open_folder(root: str, known: Sequence[str] = ()) -> Source:
             f"{root}: {called} without class folders: put the images of each class into a folder of its own "
             f"({root}/train/CLASS/IMAGE); if these are the classes, rename them"
         )
-    if not usable:
-        notes += [_class_called_like_a_split(root, name, with_images) for names in named.values() for name in names]
-        return Source(root, {"train": partial(read_split, root)}, flat=True, notes=tuple(notes))
-    for path in usable.values():
-        outer, inner = os.path.split(path)
-        if outer != root:
-            notes.append(_looked_through(outer, inner))
-    if "val" in usable and "test" in usable and os.path.realpath(usable["val"]) == os.path.realpath(usable["test"]):
-        message = f"{usable['val']} and {usable['test']} are the same folder (a link)"
-        advice = "the best epoch is chosen on what is the test"
-        notes.append(Finding("test-is-validation", "warning", message, advice))
-    for name, names in named.items():
-        if name not in usable and name not in unusable:
-            others += names  # empty
-    if others or loose:
-        left = [*([listed(sorted(others))] if others else []), *([counted(loose, "image")] if loose else [])]
-        splits = [os.path.relpath(path, root).split(os.sep)[0] for path in usable.values()]
-        message = f"{root}: left out beside {listed(splits)}: "
-        advice = "a split under another name must be renamed to train/, val/ or test/"
-        severity: Literal["note", "warning"] = "warning" if with_images or loose else "note"
-        notes.append(Finding("left-out", severity, message + ", ".join(left), advice))
-    readers = {
-        split: partial(read_split, path, [usable[name] for name in usable if (name == "train") != (split == "train")])
-        for split, path in usable.items()
-    }
-    return Source(root, readers, unusable=unusable, notes=tuple(notes))
+
+
+def _tops(root: str, usable: dict[str, str]) -> list[str]:
+    return [os.path.relpath(path, root).split(os.sep)[0] for path in usable.values()]
 
 
 def _inside(folder: str) -> tuple[list[str], int]:
@@ -133,6 +146,15 @@ def _holds_images(folder: str) -> bool:
 def _looked_through(folder: str, name: str) -> Finding:
     message = f"{folder}: holds nothing but {name}/, whose folders are used"
     return Finding("looked-through", "note", message, "nothing to do")
+
+
+def _left_out(
+    root: str, usable: dict[str, str], folders: Sequence[str], loose: int, severity: Literal["note", "warning"]
+) -> Finding:
+    left = [*([listed(folders)] if folders else []), *([counted(loose, "image")] if loose else [])]
+    message = f"{root}: left out beside {listed(_tops(root, usable))}: {', '.join(left)}"
+    advice = "a split under another name must be renamed to train/, val/ or test/"
+    return Finding("left-out", severity, message, advice)
 
 
 def _class_called_like_a_split(root: str, name: str, beside: Sequence[str]) -> Finding:

@@ -218,60 +218,68 @@ def _downloaded(root: str, dataset: Callable[..., Any], url: str, options: dict[
 
 def _mnist_source(name: str, root: str, dataset: Any) -> Source:
     """Describe MNIST or what has its form: four files, compressed or not, read where they lie."""
-    folders = [os.path.join(root, dataset.__name__, "raw"), os.path.join(root, dataset.__name__), root]
+    splits = {split: partial(_mnist, name, root, dataset, split) for split in ("train", "test")}
+    return Source(f"{name} in {root}", splits, dataset=name)
 
-    def path_of(entry: str) -> str | None:
-        stem = entry.removesuffix(".gz")
-        names = (stem, stem.replace("-idx", ".idx"), entry)
-        paths = (os.path.join(folder, written) for folder in folders for written in names)
-        return next((path for path in paths if os.path.isfile(path)), None)
 
-    def read(entry: str, md5: str, rank: int, findings: list[Finding]) -> npt.NDArray[np.uint8]:
-        path = str(path_of(entry))
+def _mnist(name: str, root: str, dataset: Any, split: str) -> Listing:
+    """Read a split, downloading it when nothing of the data set is there.
+
+    Raises:
+        DataError: damaged or missing files, or a failed download.
+    """
+    prefix = "train" if split == "train" else "t10k"
+    lying = {entry: path for entry, _ in dataset.resources if (path := _mnist_path(root, dataset, entry))}
+    entries = [(entry, md5) for entry, md5 in dataset.resources if entry.startswith(prefix)]
+    lacking = [entry for entry, _ in entries if entry not in lying]
+    if lacking and lying:
+        folder = os.path.dirname(next(iter(lying.values())))
+        raise DataError(f"{name}: {folder} lacks {lacking[0].removesuffix('.gz')} (or .gz): put it there")
+    if lacking:
         try:
-            if not path.endswith(".gz"):
-                return _idx(Path(path).read_bytes(), rank)
-            with gzip.open(path) as file:  # which checks the CRC
-                content = _idx(file.read(), rank)
-        except (OSError, EOFError, zlib.error, ValueError) as error:
-            problem = f"files in {root} are damaged or incomplete ({path}: {error})"
-            raise DataError(f"{name}: {problem}: replace it") from error
-        if md5_of(path) != md5:  # as Debian's package, which compressed the same files again
-            message = f"{name}: {path} is not compressed as published, though whole"
-            findings.append(Finding("other-archive", "note", message, "nothing to do if you trust where it is from"))
-        return content
+            _downloaded(root, dataset, _first_file(dataset), {})
+        except Exception as error:  # as in _build
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{name}: not in {root}, and the download failed ({reason}): put its files there"
+            ) from error
+    findings: list[Finding] = []
+    pixels, labels = (
+        _mnist_array(name, root, str(_mnist_path(root, dataset, entry)), md5, rank, findings)
+        for (entry, md5), rank in zip(entries, (3, 1), strict=True)
+    )
+    if len(pixels) != len(labels) or not len(labels) or labels.max() >= len(dataset.classes):
+        problem = f"{len(pixels)} images, {len(labels)} labels, not of {len(dataset.classes)} classes each"
+        raise DataError(f"{name}: files in {root} are damaged or incomplete ({problem}): replace them")
+    images = ArrayImages.of(split, pixels)
+    return Listing(f"{name}/{split}", images, labels.astype(np.int64), tuple(dataset.classes), tuple(findings))
 
-    def listing(split: str) -> Listing:
-        prefix = "train" if split == "train" else "t10k"
-        entries = [(entry, md5) for entry, md5 in dataset.resources if entry.startswith(prefix)]
-        lying = [path for entry, _ in dataset.resources if (path := path_of(entry))]
-        lacking = [entry for entry, _ in entries if not path_of(entry)]
-        if lacking and lying:
-            folder = os.path.dirname(lying[0])
-            raise DataError(f"{name}: {folder} lacks {lacking[0].removesuffix('.gz')} (or .gz): put it there")
-        if lacking:
-            try:
-                _downloaded(root, dataset, _first_file(dataset), {})
-            except Exception as error:  # as in _build
-                reason = " ".join(str(error).split())
-                raise DataError(
-                    f"{name}: not in {root}, and the download failed ({reason}): put its files there"
-                ) from error
-        findings: list[Finding] = []
-        (images, images_md5), (labels, labels_md5) = entries
-        pixels, numbers = read(images, images_md5, 3, findings), read(labels, labels_md5, 1, findings)
-        if len(pixels) != len(numbers) or not len(numbers) or numbers.max() >= len(dataset.classes):
-            problem = f"{len(pixels)} images, {len(numbers)} labels, not of {len(dataset.classes)} classes each"
-            raise DataError(f"{name}: files in {root} are damaged or incomplete ({problem}): replace them")
-        return Listing(
-            where=f"{name}/{split}",
-            images=ArrayImages.of(split, pixels),
-            labels=numbers.astype(np.int64),
-            classes=tuple(dataset.classes),
-            findings=tuple(findings),
-        )
 
-    return Source(f"{name} in {root}", {split: partial(listing, split) for split in ("train", "test")}, dataset=name)
+def _mnist_path(root: str, dataset: Any, entry: str) -> str | None:
+    """Return where a published file lies, compressed or not; None: nowhere."""
+    stem = entry.removesuffix(".gz")
+    names = (stem, stem.replace("-idx", ".idx"), entry)
+    folders = (os.path.join(root, dataset.__name__, "raw"), os.path.join(root, dataset.__name__), root)
+    paths = (os.path.join(folder, written) for folder in folders for written in names)
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+def _mnist_array(
+    name: str, root: str, path: str, md5: str, rank: int, findings: list[Finding]
+) -> npt.NDArray[np.uint8]:
+    """Read a file of so many dimensions; one that is not as published is added to the findings."""
+    try:
+        if not path.endswith(".gz"):
+            return _idx(Path(path).read_bytes(), rank)
+        with gzip.open(path) as file:  # which checks the CRC
+            content = _idx(file.read(), rank)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        problem = f"files in {root} are damaged or incomplete ({path}: {error})"
+        raise DataError(f"{name}: {problem}: replace it") from error
+    if md5_of(path) != md5:  # as Debian's package, which compressed the same files again
+        message = f"{name}: {path} is not compressed as published, though whole"
+        findings.append(Finding("other-archive", "note", message, "nothing to do if you trust where it is from"))
+    return content
 
 
 def _idx(content: bytes, rank: int) -> npt.NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from imgcls.config import InspectConfig
+from imgcls.data.batch import Batch
 from imgcls.data.listing import match
 from imgcls.data.splits import open_source
 from imgcls.engine.decide.decided import choices
@@ -62,33 +63,18 @@ def inspect(config: InspectConfig) -> Inspection:
         raise DataError(f"{config.data}: no validation images; type --split train")
     batch = next(batches.epoch(1))
     labels = batch.labels.tolist()
-    normalized = Normalize(inputs.preprocess.mean, inputs.preprocess.std)(batch.images)
-    scaled = batch.images.double() / 255
-    names = [splits.classes[label] for label in labels]
     parts = {"train": splits.train} | ({"val": splits.val} if splits.val else {})
     findings = list(splits.findings)
     if "test" in (source := open_source(config.data)).splits:
         try:
             parts["test"] = match(source.splits["test"](), splits.classes)
         except DataError as error:  # training never looks at it
-            findings.append(
-                Finding("test-without-labels", "note", f"{error}", "train never looks there, evaluate cannot use it")
-            )
+            advice = "train never looks there, evaluate cannot use it"
+            findings.append(Finding("test-without-labels", "note", str(error), advice))
     values = {
         "split": split,
         "source": splits.source,
-        "images": _range(batch.images)
-        | {
-            "shape": list(batch.images.shape),
-            "mean": scaled.mean((0, 2, 3)).tolist(),
-            "std": scaled.std((0, 2, 3)).tolist(),
-        },
-        "normalized": _range(normalized),
-        "labels": {
-            "shape": list(batch.labels.shape),
-            "dtype": _dtype(batch.labels),
-            "first": [[label, splits.classes[label]] for label in labels[:FIRST]],
-        },
+        **_numbers(batch, Normalize(inputs.preprocess.mean, inputs.preprocess.std), splits.classes),
         "preprocessing": str(inputs.preprocess),
         "augmentation": str(inputs.augmentation) if split == "train" else "none",
         "decided": [asdict(replace(choice, value=str(choice.value))) for choice in choices(inputs.decided)],
@@ -97,8 +83,22 @@ def inspect(config: InspectConfig) -> Inspection:
             name: dict(zip(splits.classes, part.counts().tolist(), strict=True)) for name, part in parts.items()
         },
     }
+    findings += _blank(batch.images, [splits.classes[label] for label in labels])
     pixels = batch.images[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
-    return Inspection(pixels, tuple(labels[:SHOWN]), values, (*findings, *_blank(batch.images, names)))
+    return Inspection(pixels, tuple(labels[:SHOWN]), values, tuple(findings))
+
+
+def _numbers(batch: Batch, normalize: Normalize, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a batch's images and labels are, before and after they are normalized."""
+    images, labels = batch.images, batch.labels
+    scaled = images.double() / 255
+    mean, std = (found((0, 2, 3)).tolist() for found in (scaled.mean, scaled.std))
+    first = [[label, classes[label]] for label in labels[:FIRST].tolist()]
+    return {
+        "images": _range(images) | {"shape": list(images.shape), "mean": mean, "std": std},
+        "normalized": _range(normalize(images)),
+        "labels": {"shape": list(labels.shape), "dtype": _dtype(labels), "first": first},
+    }
 
 
 def _blank(images: torch.Tensor, names: list[str]) -> list[Finding]:

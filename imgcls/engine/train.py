@@ -107,12 +107,13 @@ def _train(config: TrainConfig, compute: Compute, report: Report, validate: Vali
         report(header.started(run, model, len(history) + 1, saver.out))
         for sentence in header.advice(run):
             report(sentence)
-        if config.dry_run:
-            _dry_run(run, model, data, report)
-            return _finished(config, Left(run.card), history, 0, began, "dry run")
         saver.begin(earlier)
         epochs_before = len(history)
         learner, data = _begin(run, model, data, earlier, report)
+        if config.dry_run:
+            batches = min(len(data.train), DRY_STEPS * config.accumulate)
+            train_epoch(learner, data, 1, Meter(learner, batches, report), stop=lambda: learner.step == DRY_STEPS)
+            return _finished(config, Left(run.card), history, 0, began, "dry run")
         learn(learner, data, saver, history, earlier.best.epoch if earlier else 0, report, validate)
         left = saver.end(history, report)
         return _finished(config, left, history, len(history) - epochs_before, began, str(ending(config, history)))
@@ -122,7 +123,8 @@ def _begin(run: Run, model: Classifier, data: Data, earlier: Earlier | None, rep
     """Return what learns, as it stopped, and the data with everything done once that every epoch would do again."""
     if earlier is None and run.card.pretrained.used is None:
         start_statistics(model, training_batches(replace(run.inputs, workers=0), run.config).epoch(1), run.device)
-    data = cached(run, model, data, report)
+    if not run.config.dry_run:
+        data = cached(run, model, data, report)
     learner = Learner(run, model, on_features=data.features)
     if earlier:
         learner.load_state_dict(earlier.last.training)
@@ -174,12 +176,6 @@ def _try_validation(run: Run, model: Classifier) -> None:
     if loader is not None:
         some = islice(loader.epoch(0), EARLY_BATCHES)
         validate(model, some, run.card.classes, run.device, split="val", world=run.world)
-
-
-def _dry_run(run: Run, model: Classifier, data: Data, report: Report) -> None:
-    learner, batches = Learner(run, model), min(len(data.train), DRY_STEPS * run.config.accumulate)
-    meter = Meter(learner, batches, report)
-    train_epoch(learner, data, 1, meter, stop=lambda: learner.step == DRY_STEPS)
 
 
 def _finished(
