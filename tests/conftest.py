@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,22 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     return folder / "hymenoptera_data"
+
+
+@pytest.fixture
+def cifar10_files() -> Iterator[tuple[str, bytes]]:
+    """The names and contents of CIFAR-10's 50,000 + 10,000 images as JPEG files, class by class."""
+    archive = SHARED / "cifar10-jpeg.tar.xz"
+    if not archive.is_file():
+        pytest.skip("cifar10-jpeg.tar.xz is not at hand")
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        with tarfile.open(archive, "r|xz") as tar:
+            for member in tar:
+                if (file := tar.extractfile(member)) is not None:
+                    yield member.name, file.read()
+
+    return files()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -156,6 +157,7 @@ class Deadly(ArrayImages):
 
 
 def test_a_lost_worker_is_a_resource_error() -> None:
+    gc.collect()  # torch raises from a signal handler: amid the end of another test's loader it would be lost
     whole = listing(4)
     deadly = Listing("x", Deadly.of("train", np.zeros((4, 16, 16, 3), dtype=np.uint8)), whole.labels, whole.classes)
     with pytest.raises(ResourceError, match=r"a loader process died .*: memory may be short; lower --workers"):
