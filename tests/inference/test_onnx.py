@@ -204,13 +204,13 @@ def levels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], int]]:
-    """The providers and threads of every session that is opened; the CPU alone does the work."""
-    found: list[tuple[list[Any], int]] = []
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], Any]]:
+    """The providers and options of every session that is opened; the CPU alone does the work."""
+    found: list[tuple[list[Any], Any]] = []
     session = onnxruntime.InferenceSession
 
     def open_session(path: str, options: Any, providers: list[Any]) -> Any:
-        found.append((providers, options.intra_op_num_threads))
+        found.append((providers, options))
         made: Any = session(path, options, providers=["CPUExecutionProvider"])
         made.get_providers = lambda: [provider if isinstance(provider, str) else provider[0] for provider in providers]
         return made
@@ -233,7 +233,13 @@ def test_it_runs_on_all_cpus_of_the_process_or_as_the_environment_asks(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     have(monkeypatch)
     load(str(network))
-    assert opened == [(["CPUExecutionProvider"], threads)]
+    ((providers, options),) = opened
+    assert (providers, options.intra_op_num_threads) == (["CPUExecutionProvider"], threads)
+
+
+def test_its_threads_sleep_while_they_wait(network: Path, opened: list[Any]) -> None:
+    load(str(network))
+    assert opened[0][1].get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 @pytest.mark.parametrize(("device", "number"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("cpu", None)], ids=str)
