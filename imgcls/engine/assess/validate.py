@@ -42,13 +42,15 @@ class Answers:
 
 def judged(logits: torch.Tensor, batch: Batch) -> Answers:
     """Hold logits float32 [B, classes] against a batch's labels."""
-    better = (logits > logits.gather(1, batch.labels[:, None])).sum(1)
+    own, labels = logits.gather(1, batch.labels[:, None]), batch.labels[:, None]
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels
+    before = ((logits > own) | ((logits == own) & earlier)).sum(1)  # of equal logits the first, as predict does
     return Answers(
         batch,
         logits,
-        predicted=logits.argmax(1),  # of equal logits the first, as predict does
+        predicted=logits.argmax(1),
         losses=F.cross_entropy(logits, batch.labels, reduction="none"),
-        in_top=better < TOP,
+        in_top=before < TOP,
     )
 
 

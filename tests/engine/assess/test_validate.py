@@ -73,3 +73,14 @@ def test_progress_is_reported_when_it_is_due() -> None:
     seldom: list[Event] = []
     assert len(list(reporting(several, 3, "val", seldom.append, pace=Pace(seconds=1000)))) == 3
     assert len(seldom) == 1, "the end is always reported"
+
+
+def test_of_equal_logits_the_first_classes_are_the_most_probable() -> None:
+    """A network that answers nothing has no five of six right for each image."""
+    pixels, names = np.zeros((6, 8, 8, 3), dtype=np.uint8), tuple("abcdef")
+    every = loader(
+        Listing("x", ArrayImages.of("x", pixels), np.arange(6), names), 4, preprocess=Preprocess(size=8, resize=8)
+    )
+    report = validate(Constant(*[0.5] * 6), every.epoch(0), names, CPU, split="val")
+    assert (report.accuracy, report.top5) == (1 / 6, 5 / 6)
+    assert report.per_class[0].accuracy == 1
