@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch._dynamo  # the first optimizer would import it, for 4 s of the run's time
 from torch import nn
 
 from imgcls.config import TrainConfig

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imgcls import checkpoint, files
+from imgcls import checkpoint, files, plots
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig
 from imgcls.engine.run.history import best_epoch
@@ -102,8 +102,6 @@ class RunFolder:
 
     def finish(self, history: Sequence[dict[str, Any]], monitor: str) -> None:
         """Complete metrics.jsonl, draw the curves and drop the spare checkpoint."""
-        from imgcls import plots  # matplotlib takes over a second to import
-
         self.write_metrics(history)
         best = best_epoch(history, monitor) if history[-1]["val_acc"] is not None else None
         plots.save(plots.curves(history, best), self.path / "curves.png")
