@@ -72,7 +72,7 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run is over; also what `train` returns."""
+    """How a run ended: what `train` returns."""
 
     card: ModelCard  # of the best checkpoint
     out: str | None
@@ -86,7 +86,7 @@ class Finished:
     stopped_early: bool = False  # now, or when it finished
 
 
-Event = Started | Found | Said | Stepped | EpochEnded | Finished
+Event = Started | Found | Said | Stepped | EpochEnded
 Report = Callable[[Event], None]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from imgcls import checkpoint, plots
@@ -92,6 +93,13 @@ def built(config: TrainConfig, last: Checkpoint | None = None, kind: type[Learne
     if last is not None:
         learner.load_state_dict(last.training)
     return Built(run, model, data, learner)
+
+
+def weighted(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Sum over the images: the cross-entropy with the smoothed target, times the weight of the image's own label."""
+    classes = logits.shape[1]
+    targets = (1 - smoothing) * F.one_hot(labels, classes) + smoothing / classes
+    return (weight[labels] * -(targets * logits.log_softmax(1)).sum(1)).sum()
 
 
 class Still(Learner):

@@ -79,7 +79,7 @@ def train(config: TrainConfig, report: Report = silent, validate: Validate = val
         require_tensorboard()
     world = world_from_environment()
     compute = choose_compute(config, world)
-    config.check_paths()
+    config.check_paths()  # before the first process can have made the folder that another looks for
     with joined(world, compute.device), _explained(config, compute.device):
         return _train(config, compute, report, validate)
 
@@ -120,7 +120,10 @@ def _train(config: TrainConfig, compute: Compute, report: Report, validate: Vali
 
 
 def _begin(run: Run, model: Classifier, data: Data, earlier: Earlier | None, report: Report) -> tuple[Learner, Data]:
-    """Return what learns, as it stopped, and the data with everything done once that every epoch would do again."""
+    """Return the learner, as it was when the run stopped, and the data, cached.
+
+    A new network's BatchNorm gets its first statistics.
+    """
     if earlier is None and run.card.pretrained.used is None:
         start_statistics(model, training_batches(replace(run.inputs, workers=0), run.config).epoch(1), run.device)
     if not run.config.dry_run:
@@ -160,7 +163,7 @@ def learn(
             trained = train_epoch(learner, data, epoch, Meter(learner, len(data.train), report))
         validated = validate(learner, data, report)
         row = row_of(epoch, learner.step, learner.lr, trained, validated, time.monotonic() - began)
-        # Not than all before: where the best one's checkpoint was lost, best.pt holds the best of what is left.
+        # Held against the epoch in best.pt and not against all: the best one's checkpoint may have been lost.
         best = is_best(row, history[kept - 1 : kept] if kept else [], config.monitor)
         kept = epoch if best else kept
         history.append(row)

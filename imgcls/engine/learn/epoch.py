@@ -1,4 +1,4 @@
-"""One pass over the training images, in the order it happens."""
+"""One pass over the training images, in the order it happens; and what BatchNorm begins the first one with."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What learns: a network, its optimizer and the average of its weights. One call of `learn` is one optimizer step.
 
-Knows neither images in files nor what is said and saved.
+Knows neither images in files nor files of a run.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ class Learner:
         return sums
 
     def gradient(self, window: Window) -> torch.Tensor:
-        """Add up the gradient of a window, over all processes; returns what `learn` does."""
+        """Add up the gradient of a window, that of all processes in each; returns what `learn` does."""
         sums = torch.zeros(2, device=self.run.device)
         for number, batch in window.batches:
-            with self._exchange(number == window.last):
+            with self._exchange(number == window.end):
                 sums += self.backward(number, batch, window.weight)
         return sums
 
@@ -95,30 +95,30 @@ class Learner:
         """Add a batch's part to the gradient; returns its loss and right answers, float32 [2]."""
         run, config = self.run, self.run.config
         _seed_dropout(run.device, draws.step_seed(config.seed, self.epoch, number, run.world.rank))
-        images, own = batch.images, 1.0
+        images, own_share = batch.images, 1.0
         if config.mixes_labels:
             generator = draws.generator(config.seed, self.epoch, number)
-            images, own = mix(images, config.mixup, config.cutmix, generator)
+            images, own_share = mix(images, config.mixup, config.cutmix, generator)
         with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None):
             logits = self._forward(images)
-        loss = self.loss(images, logits.float(), batch, own)
+        loss = self.loss(images, logits.float(), batch, own_share)
         # DDP averages gradients over processes; the loss is a sum over all of them, divided once.
         torch.autograd.backward(self.scaler.scale(loss * (run.world.size / weight)))
         return torch.stack([loss.detach(), run.task.right(logits, batch.labels, batch.real)])
 
-    def loss(self, images: torch.Tensor, logits: torch.Tensor, batch: Batch, own: float) -> torch.Tensor:
+    def loss(self, images: torch.Tensor, logits: torch.Tensor, batch: Batch, own_share: float) -> torch.Tensor:
         """Return the summed loss of a batch, a scalar.
 
         Args:
-            images: what the network saw, mixed or not.
+            images: what the network saw, mixed or not; for a loss that another network has a say in.
             logits: float32 [B, classes].
             batch: the images as they were, and their labels.
-            own: how much of its own label an image has; the rest is its neighbour's.
+            own_share: how much of its own label an image has; the rest is its neighbour's.
         """
         loss = self.run.task.loss(logits, batch.labels, batch.real)
-        if own == 1.0:
+        if own_share == 1.0:
             return loss
-        return own * loss + (1 - own) * self.run.task.loss(logits, batch.labels.roll(1, 0), batch.real)
+        return own_share * loss + (1 - own_share) * self.run.task.loss(logits, batch.labels.roll(1, 0), batch.real)
 
     def update(self) -> None:
         """Move the weights by the gradient that was gathered."""
@@ -137,10 +137,11 @@ class Learner:
 
     def end(self) -> None:
         """End an epoch: BatchNorm's statistics, which are of each process's own batches, become the first one's."""
-        self.run.world.broadcast([*self.model.buffers(), *self.validated.buffers()])
+        averaged = self.average.model.buffers() if self.average else ()
+        self.run.world.broadcast([*self.model.buffers(), *averaged])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what last.pt holds beside the model that was validated."""
+        """Return what else is needed to go on learning, beside the weights of `validated`."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),

@@ -37,7 +37,7 @@ class Meter:
         self.clock, self._pace = clock, Pace(clock=clock)
         self._sums = torch.zeros(2, device=learner.run.device)
         self._weight, self._images, self._waited = 0.0, 0, 0.0
-        self._done, self._estimated = 0, False
+        self._done, self._seen, self._estimated = 0, 0, False
         self._checked_step = learner.step
 
     def add(self, window: Window, sums: torch.Tensor) -> None:
@@ -45,7 +45,8 @@ class Meter:
         self._sums += sums
         self._weight += window.weight
         self._images += window.images
-        self._done, self._waited = window.last, window.waiting.seconds
+        self._seen += window.end - window.start
+        self._done, self._waited = window.end, window.waiting.seconds
 
     def tell(self) -> None:
         """Report where the epoch is, when it is time.
@@ -55,23 +56,27 @@ class Meter:
         """
         epoch, config = self._learner.epoch, self._run.config
         if self._pace.due(self._done == self._batches):
-            loss = self._finite_loss() * self._run.world.size / self._weight
+            loss: float = self._sums[0].item()
+            self._check(loss)
             rate = self._pace.rate(self._images)
-            self._report(Stepped(epoch, "train", self._done, self._batches, loss, rate))
-        if self._done >= BATCHES_TO_ESTIMATE and epoch == 1 and not self._estimated:
+            shown = loss * self._run.world.size / self._weight
+            self._report(Stepped(epoch, "train", self._done, self._batches, shown, rate))
+        if self._seen >= BATCHES_TO_ESTIMATE and epoch == 1 and not self._estimated:
             self._estimated = True
-            if self._run.device.type == "cpu" and not config.compile:
-                seconds = self._pace.seconds / self._done * self._batches * config.epochs
+            if self._run.device.type == "cpu" and not config.compile and not config.dry_run:
+                seconds = self._pace.seconds / self._seen * self._batches * config.epochs
                 self._report(Said(f"expected time on this CPU: {_duration(seconds)}"))
 
     def epoch(self) -> dict[str, Any]:
-        """Return train_loss, train_acc (None when labels are mixed), images_per_second and data_wait, of all processes.
+        """Return train_loss, train_acc (None when labels are mixed) and images_per_second, all of all processes.
+
+        And data_wait, the share of the time that this process waited for images.
 
         Raises:
-            DivergedError: the loss is NaN or infinite.
+            DivergedError: the loss of any process is NaN or infinite; all raise it, and none waits for another.
         """
-        self._finite_loss()
         loss, right = self._run.world.sum(self._sums).tolist()
+        self._check(loss)
         return {
             "train_loss": loss / self._weight,
             "train_acc": None if self._run.config.mixes_labels else right / self._images,
@@ -79,14 +84,12 @@ class Meter:
             "data_wait": self._waited / self._pace.seconds,
         }
 
-    def _finite_loss(self) -> float:
-        """Return the sum of this process's losses; it became finite in no step since the last call."""
-        loss: float = self._sums[0].item()
+    def _check(self, loss: float) -> None:
+        """Refuse a sum of losses that is no number; the step that made it so is one of those since the last call."""
         if not math.isfinite(loss):
             steps = self._checked_step + 1, self._learner.step
             raise DivergedError(diverged(self._run, self._learner.epoch, *steps))
         self._checked_step = self._learner.step
-        return loss
 
 
 def _duration(seconds: float) -> str:

@@ -15,19 +15,22 @@ from imgcls.engine.run.run import Run
 
 @dataclass(frozen=True)
 class Window:
-    """The batches of one optimizer step, of this process; sixteen of a GPU must not be in memory at once.
+    """The batches of one optimizer step, of this process.
 
     Attributes:
-        batches: (number in the epoch, from 1; batch), loaded when asked for, once.
-        last: the number of the last one.
+        batches: (number in the epoch, from 1; batch), loaded when asked for, once: the sixteen batches of a step that
+            accumulates so many must not be in memory at once.
+        start: how many batches of the epoch come before.
+        end: and with these; the number of the last one.
         weight: label weights of all their images, over all processes. The sum of the losses is divided by it, over
             accumulation and processes alike, so that a split batch equals a whole one.
         images: how many there are, over all processes.
-        waiting: the epoch's seconds of waiting for batches.
+        waiting: counts the seconds that the epoch waited for batches.
     """
 
     batches: Iterable[tuple[int, Batch]]
-    last: int
+    start: int
+    end: int
     weight: float
     images: int
     waiting: Waiting
@@ -67,6 +70,6 @@ def windows(
     waiting = Waiting(loader.epoch(epoch, start * size), clock)
     batches = enumerate(to_device(waiting, run.device), start=start * size + 1)
     for number in range(start, len(weights)):
-        first, last = number * size, min((number + 1) * size, len(loader))
-        images = bounds[last] - bounds[first]
-        yield Window(islice(batches, last - first), last, float(weights[number]), images, waiting)
+        first, end = number * size, min((number + 1) * size, len(loader))
+        images = bounds[end] - bounds[first]
+        yield Window(islice(batches, end - first), first, end, float(weights[number]), images, waiting)
