@@ -63,7 +63,7 @@ def fit_threads() -> Choice[int]:
     if asked_threads() is None and number < torch.get_num_threads():
         torch.set_num_threads(number)
     if number != torch.get_num_threads():
-        why = f"torch's own number; {why}"
+        why = f"torch's own limit, not {why}"
     waiting = [f"{name}={os.environ[name]}" for name in WAITS if name in os.environ]
     return Choice("threads", torch.get_num_threads(), "; ".join([why, *waiting]))
 

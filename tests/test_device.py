@@ -132,7 +132,7 @@ def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (1, 1, 1, "1 CPU"),
         (3, 1, 3, "3 CPUs"),
         (4, 1, 4, "4 CPUs"),
-        (8, 1, 4, "torch's own number; 8 CPUs"),  # one for each core; or the program set it
+        (8, 1, 4, "torch's own limit, not 8 CPUs"),  # one for each core; or the program set it
         (4, 2, 2, "4 CPUs for 2 processes"),
         (1, 2, 1, "1 CPU for 2 processes"),
     ],

@@ -100,10 +100,12 @@ def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
             raise DataError(
                 f"{listing.where}: class '{twins[0][0]}' is written '{twins[0][1]}' in the training data: rename one"
             )
+        near, advice = nearest(unknown[0], classes), "remove or rename the folder"
+        if len(unknown) == len(present) and not near:
+            advice = "is this the model of this data? else name another, or rename the folders"
         raise DataError(
-            f"{listing.where}: unknown class{'es' if len(unknown) > 1 else ''} {_quoted(unknown)}"
-            f"{nearest(unknown[0], classes)}; the model knows {_quoted(classes)}: "
-            + (_deeper(listing, unknown, classes) or "remove or rename the folder")
+            f"{listing.where}: unknown class{'es' if len(unknown) > 1 else ''} {_quoted(unknown)}{near}; "
+            f"the model knows {_quoted(classes)}: {_deeper(listing, unknown, classes) or advice}"
         )
     table = np.array([found[name] for name in listing.classes], dtype=np.int64)
     labels = table[listing.labels]

@@ -120,7 +120,8 @@ def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -
     if "." not in recorded:  # of an older version, which hashed no labels
         found = re.sub(r"\.\w+", "", found)
     if changed or recorded != found:
-        raise DataError(f"{resumed}: images were added, removed or changed since, or their labels; give its own --data")
+        problem = "images were added, removed or changed since, or their labels"
+        raise DataError(f"{resumed}: {problem}; put them back, or start anew with another --out")
     if is_over(config, last.training["history"]):
         return
     if (processes := last.training["processes"]) != world.size:
