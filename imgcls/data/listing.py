@@ -102,7 +102,9 @@ def match(listing: Listing, classes: tuple[str, ...]) -> Listing:
             )
         near, advice = nearest(unknown[0], classes), "remove or rename the folder"
         if len(unknown) == len(present) and not near:
-            advice = "is this the model of this data? else name another, or rename the folders"
+            advice = (
+                "not one of them is known: name the data or the model that belongs to the other, or rename the folders"
+            )
         raise DataError(
             f"{listing.where}: unknown class{'es' if len(unknown) > 1 else ''} {_quoted(unknown)}{near}; "
             f"the model knows {_quoted(classes)}: {_deeper(listing, unknown, classes) or advice}"

@@ -211,25 +211,22 @@ def for_evaluation(
         findings.append(_unlabelled(problem))
         splits.pop("test", None)
     wanted = split in ("train", "val") or (split is None and "test" not in splits)
-    elsewhere = ""
+    held_out, said = None, list[Finding]()
     if wanted and len(holdout) and "train" in splits and "val" not in splits and split not in source.unusable:
-        train = splits["train"]()
-        held_out, rest, said = recall(text, train, holdout, content)
+        held_out, rest, said = recall(text, splits["train"](), holdout, content)
         findings += said
+        splits["train"] = lambda: rest
         if held_out is not None:
-            splits |= {"train": lambda: rest, "val": lambda: held_out}
-        elif said:
-            elsewhere = f"{said[0].message}; "
-        elif split == "val":
-            elsewhere = f"{text}: none of the {len(holdout)} images held out in training is here; "
+            splits["val"] = lambda: held_out
     if split is None and source.flat and "val" not in splits:
         splits["all"] = splits["train"]
     chosen = split or next((name for name in ("test", "val", "all") if name in splits), "")
     others = f"type --split {' or --split '.join(splits)}"
     if chosen not in splits:
-        asked = f"no {split} images" if split else "neither test nor validation images"
-        reason = f"{source.unusable[chosen]}; " if chosen in source.unusable else elsewhere or f"{text}: {asked}; "
-        raise DataError(f"{reason}{others}")
+        asked = f"{text}: no {split} images" if split else f"{text}: neither test nor validation images"
+        if split == "val" and len(holdout) and "train" in splits:
+            asked = f"{text}: none of the {len(holdout)} images held out in training is here"
+        raise DataError(f"{source.unusable.get(chosen) or (said[0].message if said else asked)}; {others}")
     listing = match(splits[chosen](), tuple(classes))
     if not len(listing.images):
         raise DataError(f"{listing.where}: no images left; {others}")
