@@ -263,7 +263,10 @@ def test_a_corrected_label_is_noticed_where_folders_do_not_tell(
     else:
         words = "images were added, removed or changed since, or their labels"
         refused(DataError, Exit.DATA, words, Path("mnist:corrected"), tmp_path, epochs=3)
+    before = checkpoint.load(tmp_path / "last.pt").card.data_fingerprint
     assert resumed(Path("mnist"), tmp_path, epochs=3).finished.epochs == 3
+    after = [checkpoint.load(tmp_path / name).card.data_fingerprint for name in ("last.pt", "best.pt")]
+    assert after == [before, before], "else best.pt of an earlier epoch would count as another run's"
 
 
 # Other draws ----------------------------------------------------------------------------------------------------------
