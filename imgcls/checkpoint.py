@@ -21,7 +21,7 @@ import torch
 from imgcls import file_kind, paths
 from imgcls.errors import CheckpointError, missing_extra
 from imgcls.files import replacing
-from imgcls.schema import CARD_NAME, FORMAT, ModelCard, check_content, check_types
+from imgcls.schema import CARD_NAME, WITHIN_EPOCH, ModelCard, check_content, check_types
 
 _FROM_WEIGHTS = "give one made by imgcls train, or start from its weights with imgcls train --weights"
 _SAVE_PLAIN = "where it was made, type torch.save(model.state_dict(), 'weights.pth')"
@@ -143,7 +143,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     values = _load(path)
     try:
         check_types(values, {"format": int, "imgcls_version": str})
-        if values["format"] > FORMAT:
+        if values["format"] > WITHIN_EPOCH:
             raise CheckpointError(
                 f"{path}: written by imgcls {values['imgcls_version']}, which is newer: update imgcls"
             )

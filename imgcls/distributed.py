@@ -37,6 +37,20 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def most(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the largest of each element of a tensor over all processes."""
+        if self.size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the tensors of all processes, one row for each."""
+        rows = [torch.empty_like(values) for _ in range(self.size)]
+        if self.size == 1:
+            return values[None]
+        dist.all_gather(rows, values)
+        return torch.stack(rows)
+
     def broadcast(self, values: Iterable[torch.Tensor]) -> None:
         """Give every process the first one's values."""
         if self.size > 1:

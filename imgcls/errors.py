@@ -6,7 +6,7 @@ Knows nothing of the command line; `imgcls.cli.app` translates these once, in on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 
@@ -78,9 +78,24 @@ class ExportError(ImgclsError):
 
 
 class DivergedError(ImgclsError):
-    """The loss or the weights became NaN or infinite."""
+    """The loss or the weights became NaN or infinite.
+
+    Attributes:
+        step: the optimizer step, from 1; None: not known.
+        images: paths of its images.
+    """
 
     exit_code = Exit.DIVERGED
+
+    def __init__(self, sentence: str, step: int | None = None, images: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.step, self.images = step, tuple(images)
+
+
+class TimeLimitError(ImgclsError):
+    """The time that `--time-limit` gives is up; what was learnt is saved."""
+
+    exit_code = Exit.TIME_LIMIT
 
 
 class WriteError(ImgclsError):
@@ -93,6 +108,20 @@ class ResourceError(ImgclsError):
     """Memory ran out, or a worker process or device was lost."""
 
     exit_code = Exit.RESOURCES
+
+
+TOO_MANY_FILES = "too many open files: raise their number, for example by ulimit -n 4096, or lower --workers"
+
+# What torch, its allocator on the CPU, CUDA's libraries and onnxruntime say when there is no memory left.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "failed to allocate memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error, of whatever library, means that memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        return True
+    words = str(error).lower()
+    return isinstance(error, RuntimeError | CheckpointError) and any(sign in words for sign in _NO_MEMORY)
 
 
 class Interrupted(BaseException):

@@ -30,6 +30,7 @@ class Started:
     choices: tuple[Choice[Any], ...]
     out: str | None  # None with --dry-run
     first_epoch: int  # counts from 1; above 1 when resuming
+    steps_done: int  # optimizer steps of that epoch; above 0 when it was stopped in the middle
     epochs: int
 
 

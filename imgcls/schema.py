@@ -20,7 +20,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CARD_TYPES: dict[str, type] = {"arch": str, "arch_options": dict, "classes": list, "preprocess": dict}
 CARD_TYPES |= {"pretrained": dict, "metrics": dict, "epoch": int, "config": dict, "data_fingerprint": str}
 CARD_TYPES |= {"run": dict, "imgcls_version": str}
-FORMAT = 1  # of the card
+# Of the card. A last.pt in the middle of an epoch has another, because older versions would begin the epoch anew.
+FORMAT, WITHIN_EPOCH = 1, 2
 CARD_NAME = "imgcls.json"  # of the card in an exported file
 
 # Of the validation that chose the checkpoint; {} when there was none.
@@ -132,7 +133,7 @@ class ModelCard:
         """Rebuild a card from `to_dict`'s values; KeyError, TypeError or ValueError when they are not one."""
         values = {"run": {}} | values  # younger than the first checkpoints
         check_types(values, {"format": int})
-        if values["format"] > FORMAT:
+        if values["format"] > WITHIN_EPOCH:
             raise ValueError(f"written by imgcls {values['imgcls_version']}, which is newer: update imgcls")
         check_types(values, CARD_TYPES)
         run: dict[str, Any] = {"versions": {}, "command_line": [], "resumed_by": [], "resolved": {}, "draws": []}

@@ -81,9 +81,13 @@ class Built:
     data: Data
     learner: Learner
 
-    def train(self, epoch: int = 1, report: Report = silent, start: int = 0) -> dict[str, Any]:
-        """Train one epoch and return its figures."""
-        return train_epoch(self.learner, self.data, epoch, Meter(self.learner, len(self.data.train), report), start)
+    def train(
+        self, epoch: int = 1, report: Report = silent, within: dict[str, Any] | None = None, steps: int = 2**62
+    ) -> dict[str, Any]:
+        """Train one epoch, or what is left of it, or only so many steps, and return its figures."""
+        meter = Meter(self.learner, self.data.train, report, within)
+        measured = train_epoch(self.learner, self.data, epoch, meter, stop=lambda: meter.steps >= steps)
+        return measured | {"within": meter.state_dict()}
 
 
 def built(config: TrainConfig, last: Checkpoint | None = None, kind: type[Learner] = Learner) -> Built:
@@ -105,8 +109,9 @@ def weighted(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, s
 class Still(Learner):
     """Learns nothing, so that what is measured is of the weights that it began with."""
 
-    def update(self) -> None:
+    def update(self) -> torch.Tensor:
         """Keep the weights."""
+        return torch.zeros(())
 
 
 @dataclass
@@ -187,7 +192,7 @@ def close(first: Tensors, second: Tensors, tolerance: float) -> bool:
 
 def planted(*reports: EvalReport | None) -> Validate:
     """Return a validation that gives these reports, epoch by epoch."""
-    return lambda learner, data, report: reports[learner.epoch - 1]
+    return lambda learner, data, report, watched: reports[learner.epoch - 1]
 
 
 class Killed(BaseException):

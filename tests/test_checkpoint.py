@@ -26,7 +26,7 @@ import torch
 from imgcls import checkpoint
 from imgcls.checkpoint import Checkpoint
 from imgcls.errors import CheckpointError, Exit, UsageError, WriteError
-from imgcls.schema import FORMAT, ModelCard, Preprocess, Pretrained
+from imgcls.schema import WITHIN_EPOCH, ModelCard, Preprocess, Pretrained
 
 CARD = ModelCard(
     arch="resnet18",
@@ -257,7 +257,7 @@ def test_something_other_than_a_dict_is_named(tmp_path: Path) -> None:
 
 def test_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
-    newer = dataclasses.replace(CARD, format=FORMAT + 1, imgcls_version="9.0")
+    newer = dataclasses.replace(CARD, format=WITHIN_EPOCH + 1, imgcls_version="9.0")
     checkpoint.save(path, dataclasses.replace(example(), card=newer))
     assert "written by imgcls 9.0, which is newer: update imgcls" in refused(path)
 

@@ -22,7 +22,7 @@ ARROW = (
     {"pixels"},
     {
         *("config", "settings", "schema", "report", "events", "registry", "habits", "errors"),
-        *("files", "file_kind", "paths", "download", "machine", "intervals"),
+        *("files", "file_kind", "paths", "download", "machine", "intervals", "signals"),
     },
 )
 LEAVES = ARROW[-1]

@@ -15,9 +15,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import imgcls
-from imgcls.cli import evaluate, export, info, inspect_batch, parser, predict, sample_data, signals, train
+from imgcls import signals
+from imgcls.cli import evaluate, export, info, inspect_batch, parser, predict, sample_data, train
 from imgcls.cli.text import printable
-from imgcls.errors import Exit, ImgclsError, Interrupted
+from imgcls.errors import TOO_MANY_FILES, Exit, ImgclsError, Interrupted, out_of_memory
 
 EXIT_CODES = "Exit codes: " + "; ".join(f"{int(code)} {code.meaning}" for code in Exit) + "."
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # errors of writing, whoever wrote
@@ -40,8 +41,7 @@ class OneLineErrors(parser.Group):
             _end(error)
             raise
         finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
+            signals.release(previous)
         sys.exit(code or Exit.DONE)
 
 
@@ -97,16 +97,13 @@ def _end(error: Exception) -> None:
     if isinstance(error, (BrokenPipeError, parser.ReaderGone)):
         _leave_stdout()
         sys.exit(Exit.BROKEN_PIPE)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        _fail(TOO_MANY_FILES, Exit.RESOURCES)
     if isinstance(error, OSError) and error.errno in REFUSED:
         where = error.filename or "standard output"  # a file that could not be opened has a name
         _leave_stdout()
         _fail(f"{where}: cannot write: {(error.strerror or '').lower()}; free space", Exit.WRITE)
-    if isinstance(error, RuntimeError):
-        if (signum := signals.caught()) is not None:  # what ended a loader process too
-            _die_by(signum)
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
-            _fail("out of memory on the device: lower --batch-size", Exit.RESOURCES)
-    if isinstance(error, MemoryError):
+    if out_of_memory(error):
         _fail("out of memory: lower --batch-size or --workers", Exit.RESOURCES)
 
 

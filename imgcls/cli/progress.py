@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from imgcls.cli import signals
+from imgcls import signals
 from imgcls.cli.console import Console, columns_of
 from imgcls.cli.text import percent
 from imgcls.events import EpochEnded, Event, Found, Said, Started, Stepped
@@ -136,5 +136,6 @@ def _header(event: Started, console: Console) -> None:
         ("files", event.out or "none: dry run"),
     ]
     console.talk_facts(rows, 13)
-    if event.first_epoch > 1:
-        console.talk(f"resuming at epoch {event.first_epoch} of {event.epochs}")
+    if event.first_epoch > 1 or event.steps_done:
+        after = f", after its step {event.steps_done}" if event.steps_done else ""
+        console.talk(f"resuming at epoch {event.first_epoch} of {event.epochs}{after}")

@@ -15,7 +15,7 @@ from imgcls.cli.console import Console
 from imgcls.cli.options import Given, JsonOption, with_settings
 from imgcls.cli.text import interval, percent
 from imgcls.config import TrainConfig
-from imgcls.errors import Interrupted, UsageError, counted
+from imgcls.errors import Exit, Interrupted, TimeLimitError, UsageError, counted
 from imgcls.paths import KINDS, check_kind
 from imgcls.settings import from_dict, to_dict
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from imgcls.events import Finished
 
 
-NOT_REPEATED = ("out", "resume", "overwrite", "dry_run")  # what a run did with its folder is not part of its recipe
+# What a run did with its folder and its time is not part of its recipe.
+NOT_REPEATED = ("out", "resume", "overwrite", "dry_run", "time_limit")
 
 
 def register(app: typer.Typer) -> None:
@@ -59,10 +60,13 @@ def train(
     progress = Progress(console, quiet=not is_main)
     try:
         finished = run(settings, progress)
-    except Interrupted:
+    except (Interrupted, TimeLimitError) as stopped:
         progress.close()
         if progress.out and is_main:
-            console.talk(f"stopped; go on with: {_program(world)} train --resume --out {shlex.quote(progress.out)}")
+            why = "" if isinstance(stopped, Interrupted) else f" (--time-limit {settings.time_limit:g})"
+            console.talk(f"stopped{why}; {_way_on(world, progress.out, settings.time_limit)}")
+        if isinstance(stopped, TimeLimitError):
+            raise typer.Exit(Exit.TIME_LIMIT) from stopped
         raise
     finally:
         progress.close()
@@ -70,6 +74,13 @@ def train(
         return
     _summarise(settings, finished, console)
     console.write_json(summary(finished))
+
+
+def _way_on(world: World, out: str, time_limit: float | None) -> str:
+    """Return what was saved, and the line that goes on."""
+    saved = "go on" if os.path.exists(os.path.join(out, "last.pt")) else "nothing is saved yet; start again"
+    limit = "" if time_limit is None else f" --time-limit {time_limit:g}"
+    return f"{saved} with: {_program(world)} train --resume --out {shlex.quote(out)}{limit}"
 
 
 def _program(world: World) -> str:

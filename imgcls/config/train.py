@@ -160,6 +160,20 @@ class TrainConfig(BatchConfig):
     )
     resume: bool = setting(False, "Continue the run in --out, or start it: the same line can be repeated.")
     overwrite: bool = setting(False, "Replace the files of a run in --out.")
+    time_limit: float | None = setting(
+        None,
+        "Save and stop with exit code 75 after so long, at the end of a step or a validation.",
+        low=0,
+        auto="none",
+        metavar="MINUTES",
+    )
+    save_every: float = setting(
+        # A power cut costs that at most; a signal nothing. It may take 6 s and be 1 % of the time.
+        10.0,
+        "Save in the middle of an epoch too, so often.",
+        low=0,
+        metavar="MINUTES",
+    )
     dry_run: bool = setting(False, "Build everything, run two validation batches and two steps, write nothing.")
     tensorboard: bool = setting(False, "Write TensorBoard event files into the run folder.")
     deterministic: bool = setting(False, "Use deterministic algorithms only (slower on CUDA).")

@@ -6,15 +6,17 @@ Reports events and returns a result; prints nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import torch
 
+from imgcls import signals
 from imgcls.config import TrainConfig
-from imgcls.data.batch import Data
+from imgcls.data.batch import Batch, Data
 from imgcls.device import fast_float32
 from imgcls.distributed import joined, world_from_environment
 from imgcls.engine.assess.validate import reporting, validate
@@ -32,6 +34,7 @@ from imgcls.engine.run.resume import Earlier
 from imgcls.engine.run.run import Run
 from imgcls.engine.run.saving import Left, NoSaver, Saver, conclude
 from imgcls.engine.run.tensorboard import require_tensorboard
+from imgcls.engine.run.watch import Watch
 from imgcls.errors import DivergedError, NonFiniteError, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said, silent
 from imgcls.models.classifier import Classifier
@@ -41,10 +44,11 @@ from imgcls.report import EvalReport
 EARLY_BATCHES = 2  # validation batches before training, to fail early
 DRY_STEPS = 2
 
-Validate = Callable[[Learner, Data, Report], EvalReport | None]
+Watched = Callable[[Iterable[Batch]], Iterable[Batch]]
+Validate = Callable[[Learner, Data, Report, Watched], EvalReport | None]
 
 
-def validate_epoch(learner: Learner, data: Data, report: Report) -> EvalReport | None:
+def validate_epoch(learner: Learner, data: Data, report: Report, watched: Watched) -> EvalReport | None:
     """Measure the model as it is after an epoch; None: no validation images.
 
     Raises:
@@ -54,11 +58,11 @@ def validate_epoch(learner: Learner, data: Data, report: Report) -> EvalReport |
         return None
     run, step, epoch = learner.run, learner.step, learner.epoch
     model = last_layers(learner.validated.network) if data.features else learner.validated
-    batches = reporting(data.val.epoch(epoch), len(data.val), "val", report, epoch)
+    batches = reporting(watched(data.val.epoch(epoch)), len(data.val), "val", report, epoch)
     try:
         return validate(model, batches, run.card.classes, run.device, split="val", world=run.world)
     except NonFiniteError as error:
-        raise DivergedError(diverged(run, epoch, step, step)) from error
+        raise DivergedError(diverged(run, epoch, step), step) from error
 
 
 def train(config: TrainConfig, report: Report = silent, validate: Validate = validate_epoch) -> Finished:
@@ -75,17 +79,18 @@ def train(config: TrainConfig, report: Report = silent, validate: Validate = val
     Raises:
         ImgclsError: an expected failure, with its exit code: see `imgcls.errors`.
     """
+    began = time.monotonic()
     if config.tensorboard:
         require_tensorboard()
     world = world_from_environment()
     compute = choose_compute(config, world)
     config.check_paths()  # before the first process can have made the folder that another looks for
     with joined(world, compute.device), _explained(config, compute.device):
-        return _train(config, compute, report, validate)
+        return _train(config, compute, report, validate, began)
 
 
-def _train(config: TrainConfig, compute: Compute, report: Report, validate: Validate) -> Finished:
-    began, is_main = time.monotonic(), compute.world.is_main
+def _train(config: TrainConfig, compute: Compute, report: Report, validate: Validate, began: float) -> Finished:
+    is_main = compute.world.is_main
     earlier = resume.find(config)
     if earlier and earlier.damage:
         report(Said(earlier.damage, warning=True))
@@ -97,24 +102,26 @@ def _train(config: TrainConfig, compute: Compute, report: Report, validate: Vali
         for warning in resume.warnings(config, earlier, inputs, compute.world):
             report(Said(warning, warning=True))
         if is_over(config, history):
-            left = conclude(config, earlier, report) if is_main else Left(earlier.best)
+            left = conclude(config, earlier, report) if is_main else Left(earlier.last.card)
             return _finished(config, left, history, 0, began, "already finished")
     run, model, data, said = build(config, compute, inputs, last)
     if said:
         report(Said(said))
     _try_validation(run, model)
     with Saver(run) if is_main and not config.dry_run else NoSaver(run) as saver:
-        report(header.started(run, model, len(history) + 1, saver.out))
+        steps_done = earlier.within["steps"] if earlier and earlier.within else 0
+        report(header.started(run, model, len(history) + 1, steps_done, saver.out))
         for sentence in header.advice(run):
             report(sentence)
         saver.begin(earlier)
         epochs_before = len(history)
         learner, data = _begin(run, model, data, earlier, report)
         if config.dry_run:
-            batches = min(len(data.train), DRY_STEPS * config.accumulate)
-            train_epoch(learner, data, 1, Meter(learner, batches, report), stop=lambda: learner.step == DRY_STEPS)
+            train_epoch(learner, data, 1, Meter(learner, data.train, report), stop=lambda: learner.step == DRY_STEPS)
             return _finished(config, Left(run.card), history, 0, began, "dry run")
-        learn(learner, data, saver, history, earlier.best.epoch if earlier else 0, report, validate)
+        watch = Watch(run, saver, report, began)
+        with signals.deferred():
+            learn(learner, data, saver, history, earlier, watch, report, validate)
         left = saver.end(history, report)
         return _finished(config, left, history, len(history) - epochs_before, began, str(ending(config, history)))
 
@@ -139,7 +146,8 @@ def learn(
     data: Data,
     saver: Saver | NoSaver,
     history: list[Row],
-    kept: int,
+    earlier: Earlier | None,
+    watch: Watch,
     report: Report,
     validate: Validate,
 ) -> None:
@@ -150,19 +158,28 @@ def learn(
         data: training and validation images.
         saver: writes the checkpoints.
         history: grows by a row for each epoch.
-        kept: epoch that best.pt holds; 0: none.
+        earlier: what the run left that goes on; None: it begins.
+        watch: saves in the middle of an epoch, and stops.
         report: receives progress.
         validate: measures the model after an epoch.
+
+    Raises:
+        Interrupted, TimeLimitError: everything is saved.
     """
     run, config = learner.run, learner.run.config
     diagnosis = Diagnosis(facts_of(run, data, learner.model.network))
+    kept, within = (earlier.best_epoch, earlier.within) if earlier else (0, None)
     while not is_over(config, history):
-        began, epoch = time.monotonic(), len(history) + 1
+        epoch = len(history) + 1
+        meter = Meter(learner, data.train, report, within)
         learner.drops = plateau_drops(scores(history, config.monitor, after_step=run.schedule.warmup))
         with fast_float32(run.device):
-            trained = train_epoch(learner, data, epoch, Meter(learner, len(data.train), report))
-        validated = validate(learner, data, report)
-        row = row_of(epoch, learner.step, learner.lr, trained, validated, time.monotonic() - began)
+            look = partial(watch.after_step, learner, history, meter)
+            trained = train_epoch(learner, data, epoch, meter, look)
+        began, within = time.monotonic(), None
+        validated = validate(learner, data, report, partial(watch.over, learner=learner, history=history, meter=meter))
+        seconds = meter.seconds + time.monotonic() - began
+        row = row_of(epoch, learner.step, learner.lr, trained, validated, seconds)
         # Held against the epoch in best.pt and not against all: the best one's checkpoint may have been lost.
         best = is_best(row, history[kept - 1 : kept] if kept else [], config.monitor)
         kept = epoch if best else kept
@@ -171,6 +188,8 @@ def learn(
         report(EpochEnded(row, config.epochs, best, run.card.pretrained.missing))
         for finding in diagnosis.new(history):
             report(Found(finding))
+        if not is_over(config, history):
+            watch.after_epoch()
 
 
 def _try_validation(run: Run, model: Classifier) -> None:

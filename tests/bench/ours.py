@@ -99,7 +99,7 @@ def run_epoch(learner: Learner, data: Data) -> tuple[float, float]:
     """Train an epoch as `train` does; its seconds, and the share of them that batches were waited for."""
     began = time.perf_counter()
     with fast_float32(learner.run.device):
-        trained = train_epoch(learner, data, 1, Meter(learner, len(data.train), silent))
+        trained = train_epoch(learner, data, 1, Meter(learner, data.train, silent))
     return time.perf_counter() - began, float(trained["data_wait"])
 
 

@@ -196,20 +196,31 @@ def test_the_summary_does_not_call_best_what_is_only_left(run: Run, colours: Pat
 
 
 @pytest.mark.parametrize(
-    ("processes", "nodes", "program"),
+    ("processes", "nodes", "program", "is_saved"),
     [
-        (1, 1, "imgcls"),
-        (4, 1, "torchrun --standalone --nproc-per-node 4 -m imgcls"),
-        (8, 2, "torchrun … -m imgcls"),
+        (1, 1, "imgcls", True),
+        (1, 1, "imgcls", False),
+        (4, 1, "torchrun --standalone --nproc-per-node 4 -m imgcls", True),
+        (8, 2, "torchrun … -m imgcls", True),
     ],
 )
 def test_a_stopped_run_names_the_line_that_goes_on(
-    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, nodes: int, program: str
+    run: Run,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    nodes: int,
+    program: str,
+    is_saved: bool,
 ) -> None:
     """As typed: with the folder in quotes and as many processes."""
     out = tmp_path / "my run's"
 
     def stopped(config: object, report: Callable[[object], None]) -> None:
+        if is_saved:
+            out.mkdir()
+            (out / "last.pt").touch()
         report.out = str(out)  # type: ignore[attr-defined]
         raise Interrupted(signal.SIGTERM)
 
@@ -219,7 +230,8 @@ def test_a_stopped_run_names_the_line_that_goes_on(
     monkeypatch.setattr("imgcls.distributed.world_from_environment", lambda: world)
     result = run("train", "--data", colours, "--out", out)
     assert result.exit_code == Exit.SIGTERM
-    assert result.stderr == f"stopped; go on with: {program} train --resume --out {shlex.quote(str(out))}\n"
+    saved = "go on" if is_saved else "nothing is saved yet; start again"
+    assert result.stderr == f"stopped; {saved} with: {program} train --resume --out {shlex.quote(str(out))}\n"
 
 
 def test_a_run_folder_in_the_way_is_not_touched(run: Run, colours: Path, tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_workers(tmp_path: Path) -> None:
 
     for count in (0, 2):
         before = len(multiprocessing.active_children())
-        run(tiny(data, workers=count, val_split=0, batch_size=2, dry_run=True), look)
+        run(tiny(data, workers=count, val_split=0, batch_size=2, out=str(tmp_path / f"{count}")), look)
         assert alive[-1] - before == count
 
 

@@ -16,26 +16,25 @@ from imgcls.models.surgery import MOMENTUM, batch_norms
 
 
 def train_epoch(
-    learner: Learner, data: Data, epoch: int, meter: Meter, start: int = 0, stop: Callable[[], bool] = lambda: False
+    learner: Learner, data: Data, epoch: int, meter: Meter, stop: Callable[[], bool | None] = lambda: False
 ) -> dict[str, Any]:
-    """Train from one optimizer step of an epoch to its end, or until `stop` says so.
+    """Train from the optimizer step of an epoch at which the meter is to its end, or until `stop` says so.
 
     Args:
         learner: is changed.
         data: its training images.
         epoch: counts from 1.
         meter: of this epoch; the loss leaves the device only when it speaks.
-        start: optimizer steps of the epoch that are done already.
-        stop: asked after each step.
+        stop: asked after each step; may raise.
 
     Returns:
         What `Meter.epoch` says.
 
     Raises:
-        DivergedError: the loss is NaN or infinite.
+        DivergedError: the loss or its gradient is NaN or infinite.
     """
     learner.begin(epoch)
-    for window in windows(learner.run, data.train, epoch, start, meter.clock):
+    for window in windows(learner.run, data.train, epoch, meter.steps, meter.clock):
         meter.add(window, learner.learn(window))
         meter.tell()
         if stop():

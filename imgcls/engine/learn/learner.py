@@ -31,7 +31,6 @@ class Learner:
     Attributes:
         model: uint8 [B, 3, S, S] to logits [B, classes].
         step: optimizer steps done.
-        lr: learning rate of the last one.
         epoch: that has begun, from 1.
         drops: of the learning rate at plateaus so far.
     """
@@ -49,7 +48,7 @@ class Learner:
         self.optimizer = build_optimizer(config, model.network, run.schedule.peak)
         self.scaler = torch.amp.GradScaler(device.type, enabled=run.amp is torch.float16)
         self.average = Average(model) if config.ema else None
-        self.step, self.lr, self.epoch, self.drops = 0, 0.0, 0, 0
+        self.step, self.epoch, self.drops = 0, 0, 0
         compiled: nn.Module = torch.compile(model, dynamic=False) if config.compile else model  # type: ignore[assignment]
         self._inner: nn.Module = last_layers(model.network) if on_features else compiled
         self._forward, self._is_frozen = self._inner, False
@@ -58,6 +57,11 @@ class Learner:
     def validated(self) -> Classifier:
         """The model that is validated and kept: the average with `--ema`."""
         return self.average.model if self.average else self.model
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last optimizer step."""
+        return self.run.schedule.lr(max(0, self.step - 1), self.drops)
 
     def begin(self, epoch: int) -> None:
         """Get ready for an epoch, from 1. A frozen backbone stays in eval mode: BatchNorm, dropout and all."""
@@ -77,14 +81,18 @@ class Learner:
         """Make one optimizer step.
 
         Returns:
-            The loss and the right answers, summed over this process's images: float32 [2], on the device.
+            The loss and the right answers, summed over this process's images, and the norm of the gradient, that of
+            all processes: float32 [3], on the device.
         """
         sums = self.gradient(window)
-        self.update()
-        return sums
+        return torch.cat([sums, self.update()[None]])
 
     def gradient(self, window: Window) -> torch.Tensor:
-        """Add up the gradient of a window, that of all processes in each; returns what `learn` does."""
+        """Add up the gradient of a window, that of all processes in each.
+
+        Returns:
+            The loss and the right answers, summed over this process's images: float32 [2].
+        """
         sums = torch.zeros(2, device=self.run.device)
         for number, batch in window.batches:
             with self._exchange(number == window.end):
@@ -120,20 +128,24 @@ class Learner:
             return loss
         return own_share * loss + (1 - own_share) * self.run.task.loss(logits, batch.labels.roll(1, 0), batch.real)
 
-    def update(self) -> None:
-        """Move the weights by the gradient that was gathered."""
-        self.lr = self.run.schedule.lr(self.step, self.drops)
+    def update(self) -> torch.Tensor:
+        """Move the weights by the gradient that was gathered; returns its norm before clipping, a scalar."""
+        lr = self.run.schedule.lr(self.step, self.drops)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = lr
+        self.scaler.unscale_(self.optimizer)
+        learning = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        # 1.7 ms for resnet18 on two cores, whose step takes 1,200 at 32 px; it tells which step went wrong.
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in learning if parameter.grad is not None])
         if self.run.config.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.run.config.clip_grad)
+            nn.utils.clip_grads_with_norm_(learning, self.run.config.clip_grad, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.average is not None:
             self.average.update(self.model, self.step)
+        return norm
 
     def end(self) -> None:
         """End an epoch: BatchNorm's statistics, which are of each process's own batches, become the first one's."""

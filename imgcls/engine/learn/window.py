@@ -73,3 +73,17 @@ def windows(
         first, end = number * size, min((number + 1) * size, len(loader))
         images = bounds[end] - bounds[first]
         yield Window(islice(batches, end - first), first, end, float(weights[number]), images, waiting)
+
+
+def images_of(run: Run, loader: Loader, epoch: int, number: int) -> list[str]:
+    """Return the paths of a window's images, of all processes, as the order tells.
+
+    Args:
+        run: whose training images they are.
+        loader: of these images.
+        epoch: counts from 1.
+        number: of the window, from 0.
+    """
+    order, size = loader.order, run.config.accumulate
+    first, end = order.bounds[number * size], order.bounds[min((number + 1) * size, len(order))]
+    return [run.inputs.splits.train.images.path(int(index)) for index in order.of(epoch)[first:end]]

@@ -37,6 +37,8 @@ WAIT, SECONDS_WAITED = 0.1, 1.0  # share of an epoch, and what is worth a word
 
 STRONG_DECAY, STRONG_DROPOUT, STRONG_SMOOTHING, TIGHT_CLIP = 1.0, 0.7, 0.5, 0.01  # beyond what recipes use
 
+SHOWN = 3  # images of a step that are named
+
 AT_THE_END_TOO = ("loss-exploded", "validation-at-chance")  # said again when the run ends, beside its result
 
 
@@ -127,11 +129,20 @@ def findings(history: Sequence[dict[str, Any]], facts: Facts) -> list[Finding]:
     ]
 
 
-def diverged(run: Run, epoch: int, first_step: int, last_step: int) -> str:
-    """Return the sentence for a loss that became NaN or infinite between two optimizer steps."""
+def diverged(run: Run, epoch: int, step: int, images: Sequence[str] = ()) -> str:
+    """Return the sentence for a loss, or its gradient, that became NaN or infinite.
+
+    Args:
+        run: its settings name the likely causes.
+        epoch: counts from 1.
+        step: optimizer step, from 1.
+        images: paths of those of the step; none: it was found in validation.
+    """
     causes = [*_calming(run.config, run.schedule.peak), *(["try --no-amp"] if run.amp is not None else [])]
-    where = f"step {last_step}" if first_step >= last_step else f"steps {first_step} to {last_step}"
-    return f"epoch {epoch}, {where}: the loss became NaN or infinite; {', '.join(causes)}"
+    what = "the loss or its gradient became NaN or infinite" if images else "the network gives NaN in validation"
+    seen = f" on {', '.join(images[:SHOWN])}" if images else ""
+    more = f" and {len(images) - SHOWN} more (config.json lists them)" if len(images) > SHOWN else ""
+    return f"epoch {epoch}, step {step}: {what}{seen}{more}; {', '.join(causes)}"
 
 
 def lower_lr(config: TrainConfig, lr: float) -> str:

@@ -50,13 +50,14 @@ class RunFolder:
         """Write best.pt."""
         checkpoint.save(self.path / "best.pt", best)
 
-    def replace_best(self, last: Checkpoint, lost: bool) -> None:
-        """Make best.pt of the last epoch; what stands there and cannot be loaded keeps another name."""
+    def mend_best(self, last: Checkpoint, lost: bool, make: bool) -> None:
+        """Keep a best.pt that cannot be loaded under another name, and make one of the last epoch, if it is to be."""
         best = self.path / "best.pt"
         if lost and os.path.exists(best):
             with files.explained(best):
                 os.replace(best, self.path / "best.damaged.pt")
-        self.save_best(replace(last, training={}))
+        if make:
+            self.save_best(replace(last, training={}))
 
     def save_last(self, last: Checkpoint) -> None:
         """Write last.pt and keep the one before it as last.prev.pt."""

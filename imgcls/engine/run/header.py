@@ -14,8 +14,8 @@ from imgcls.models.classifier import Classifier
 from imgcls.models.surgery import count_parameters, head
 
 
-def started(run: Run, model: Classifier, first_epoch: int, out: str | None) -> Started:
-    """Return the header of a run."""
+def started(run: Run, model: Classifier, first_epoch: int, steps_done: int, out: str | None) -> Started:
+    """Return the header of a run that begins, or goes on after some steps of an epoch."""
     splits, network = run.inputs.splits, model.network
     parameters = count_parameters(network)
     device, *others = choices(run.decided)
@@ -32,6 +32,7 @@ def started(run: Run, model: Classifier, first_epoch: int, out: str | None) -> S
         choices=tuple(choice for choice in others if not (unasked and choice is run.decided.inputs.weights)),
         out=out,
         first_epoch=first_epoch,
+        steps_done=steps_done,
         epochs=run.config.epochs,
     )
 

@@ -16,7 +16,6 @@ from imgcls.checkpoint import Checkpoint
 from imgcls.config import TrainConfig
 from imgcls.data import draws
 from imgcls.data.augment.recipe import Augmentation
-from imgcls.data.splits import Splits
 from imgcls.distributed import World
 from imgcls.engine.decide.inputs import Inputs
 from imgcls.engine.run import folder
@@ -28,7 +27,7 @@ from imgcls.settings import to_dict
 # Settings that may differ, because they change no more than rounding; the data is held against its fingerprint.
 HARMLESS = (
     *("data", "workers", "device", "cache", "compile", "channels_last"),
-    *("out", "resume", "overwrite", "tensorboard", "early_stop", "epochs"),
+    *("out", "resume", "overwrite", "tensorboard", "early_stop", "epochs", "time_limit", "save_every"),
 )
 
 
@@ -42,14 +41,14 @@ class Earlier:
     Attributes:
         last: its newest whole checkpoint.
         damage: why it is not the newest one; None: it is.
-        best: describes best.pt, or the last epoch where that takes its place.
+        best: describes best.pt, or the last epoch where that takes its place; None: there is none, and none to make.
         makes_best: whether best.pt is to be made from `last`: it is missing, damaged, or not yet of this epoch.
         lost: what is wrong with best.pt; None: nothing.
     """
 
     last: Checkpoint
     damage: str | None
-    best: ModelCard
+    best: ModelCard | None
     makes_best: bool
     lost: str | None
 
@@ -58,6 +57,16 @@ class Earlier:
         """Its epochs so far."""
         rows: list[Row] = self.last.training["history"]
         return rows
+
+    @property
+    def within(self) -> dict[str, Any] | None:
+        """What its epoch had come to; None: it is between two epochs."""
+        return _within(self.last)
+
+    @property
+    def best_epoch(self) -> int:
+        """Which epoch best.pt holds; 0: none."""
+        return self.best.epoch if self.best else 0
 
 
 def find(config: TrainConfig) -> Earlier | None:
@@ -73,6 +82,8 @@ def find(config: TrainConfig) -> Earlier | None:
         return None
     history = last.training["history"]
     best, lost = kept(Path(config.out), last.card, history)
+    if _within(last):  # best.pt, if there has been an epoch, was saved before; nothing but epochs can replace it
+        return Earlier(last, damage, best, False, lost if history else None)
     makes_best = not stands(best, history, config.monitor)
     return Earlier(last, damage, last.card if makes_best or best is None else best, makes_best, lost)
 
@@ -83,7 +94,7 @@ def warnings(config: TrainConfig, earlier: Earlier, inputs: Inputs, world: World
     Raises:
         UsageError, DataError: it cannot go on so: see `check`.
     """
-    check(config, earlier.last, inputs.splits, world)
+    check(config, earlier.last, inputs, world)
     said, epochs = [], _settings(earlier.last.card)["epochs"]
     if not is_over(config, earlier.history):
         if epochs != config.epochs:
@@ -96,17 +107,18 @@ def warnings(config: TrainConfig, earlier: Earlier, inputs: Inputs, world: World
                 "other weights than an uninterrupted run"
             )
     if earlier.lost:
-        said.append(loss_of_best(earlier.lost, earlier.history, config.monitor))
+        said.append(loss_of_best(earlier.lost, earlier.history, config.monitor, earlier.makes_best))
     return said
 
 
-def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -> None:
+def check(config: TrainConfig, last: Checkpoint, inputs: Inputs, world: World) -> None:
     """Hold the settings, the data and the number of processes against those of the run that is continued.
 
     Raises:
         UsageError: settings that change what is learnt differ; they are listed.
         DataError: the classes or images differ.
     """
+    splits, augmentation = inputs.splits, inputs.augmentation
     resumed, before, now = f"--resume --out {config.out}", _settings(last.card), to_dict(config)
     differing = [key for key in now if key not in HARMLESS and before[key] != now[key]]
     if differing:
@@ -126,6 +138,9 @@ def check(config: TrainConfig, last: Checkpoint, splits: Splits, world: World) -
         return
     if (processes := last.training["processes"]) != world.size:
         raise UsageError(f"{resumed}: the run has {processes} processes, not {world.size}; start it as before")
+    if _within(last) and other_draws(last.card, augmentation) is not None:
+        problem = f"stopped in the middle of an epoch of imgcls {last.card.imgcls_version}, which draws otherwise"
+        raise UsageError(f"{resumed}: {problem}; go on with that version until the epoch ends")
     if before["epochs"] != config.epochs and config.schedule == "onecycle":
         raise UsageError(f"--epochs {config.epochs}: a onecycle run of {before['epochs']} epochs cannot change length")
 
@@ -192,12 +207,19 @@ def stands(best: ModelCard | None, history: Sequence[Row], monitor: str) -> bool
     return best.epoch >= len(history) or not is_best(history[-1], [history[best.epoch - 1]], monitor)
 
 
-def loss_of_best(problem: str, history: Sequence[Row], monitor: str) -> str:
-    """Say what takes the place of a best.pt that is missing or damaged."""
+def loss_of_best(problem: str, history: Sequence[Row], monitor: str, is_made: bool = True) -> str:
+    """Say what takes the place of a best.pt that is missing or damaged; `is_made`: it can be made from last.pt."""
     last, best = len(history), best_epoch(history, monitor)
+    if not is_made:
+        return f"{problem}; the best, epoch {best}, is lost: the next takes its place until a later one is better"
     if best == last:
         return f"{problem}; the best, epoch {best}, is the last: it is made anew from last.pt"
     return f"{problem}; the best, epoch {best}, is lost: the last, {last}, takes its place until a later one is better"
+
+
+def _within(last: Checkpoint) -> dict[str, Any] | None:
+    within: dict[str, Any] | None = last.training.get("within")
+    return within
 
 
 def _settings(card: ModelCard) -> dict[str, Any]:

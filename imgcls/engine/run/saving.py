@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from imgcls import checkpoint, files
 from imgcls.checkpoint import Checkpoint
@@ -18,11 +19,11 @@ from imgcls.engine.run.history import Row, ending
 from imgcls.engine.run.resume import Earlier
 from imgcls.engine.run.run import Run
 from imgcls.engine.run.tensorboard import EpochWriter, NoWriter, TensorBoardWriter
-from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted
+from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, TimeLimitError
 from imgcls.events import Report, Said
 from imgcls.paths import DEFAULT_PARENT
 from imgcls.report import EvalReport
-from imgcls.schema import ModelCard
+from imgcls.schema import FORMAT, WITHIN_EPOCH, ModelCard
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class NoSaver:
         """Do nothing but refuse weights that the first process refuses too."""
         check_finite(self._run, learner)
 
+    def save_within(self, learner: Learner, history: Sequence[Row], within: dict[str, Any]) -> None:
+        """Do the same."""
+        check_finite(self._run, learner)
+
     def end(self, history: Sequence[Row], report: Report) -> Left:
         """Return what the run is, without metrics."""
         return Left(self._run.card)
@@ -87,7 +92,7 @@ class Saver:
         with closing(self._folder):
             if error is not None:
                 with suppress(ImgclsError):  # a full disk may refuse this too; what is said is why the run failed
-                    self._folder.set_status(status=_status(error))
+                    self._folder.set_status(**_status(error))
             self._writer.close()
 
     def begin(self, earlier: Earlier | None) -> None:
@@ -96,8 +101,8 @@ class Saver:
         if earlier and earlier.damage:
             self._folder.use_spare()
         self._folder.write_config(run.config, tuple(choices(run.decided)), run.card.data_fingerprint, "running")
-        if earlier and earlier.makes_best:
-            self._folder.replace_best(earlier.last, lost=earlier.lost is not None)
+        if earlier:
+            self._folder.mend_best(earlier.last, lost=earlier.lost is not None, make=earlier.makes_best)
         if run.config.tensorboard:
             self._writer = TensorBoardWriter(self._folder.path, len(earlier.history) + 1 if earlier else 1)
 
@@ -114,17 +119,37 @@ class Saver:
             DivergedError: the weights are no numbers.
             WriteError: the disk refuses a file.
         """
-        check_finite(self._run, learner)
-        splits, model = self._run.inputs.splits, learner.validated.network.state_dict()
-        metrics = {} if validated is None else _metrics(validated, held_out=len(splits.holdout) > 0)
-        card = replace(self._run.card, metrics=metrics, epoch=len(history))
-        state = learner.state_dict() | {"history": list(history), "processes": self._run.world.size}
-        saved = Checkpoint(card, model, splits.holdout, state, splits.holdout_content)
-        self._folder.save_last(saved)
+        metrics = {} if validated is None else _metrics(validated, held_out=len(self._run.inputs.splits.holdout) > 0)
+        saved = self._save_last(learner, history, metrics, None)
         if best:
             self._folder.save_best(replace(saved, training={}))
         self._folder.write_metrics(history)
         self._writer.write(history[-1])
+
+    def save_within(self, learner: Learner, history: Sequence[Row], within: dict[str, Any]) -> None:
+        """Write last.pt in the middle of an epoch, or before it was validated.
+
+        Args:
+            learner: its weights and optimizer.
+            history: the epochs before.
+            within: what `Meter.state_dict` says of this one.
+
+        Raises:
+            DivergedError, WriteError: as `save`.
+        """
+        self._save_last(learner, history, {}, within)
+
+    def _save_last(
+        self, learner: Learner, history: Sequence[Row], metrics: dict[str, object], within: dict[str, Any] | None
+    ) -> Checkpoint:
+        check_finite(self._run, learner)
+        splits, model = self._run.inputs.splits, learner.validated.network.state_dict()
+        form = FORMAT if within is None else WITHIN_EPOCH
+        card = replace(self._run.card, metrics=metrics, epoch=len(history), format=form)
+        state = learner.state_dict() | {"history": list(history), "processes": self._run.world.size, "within": within}
+        saved = Checkpoint(card, model, splits.holdout, state, splits.holdout_content)
+        self._folder.save_last(saved)
+        return saved
 
     def end(self, history: Sequence[Row], report: Report) -> Left:
         """Draw the curves, point ./best.pt at the run's best, and record how it ended.
@@ -146,18 +171,20 @@ class Saver:
         if last is None:
             raise CheckpointError(f"{lost}, as is last.pt: somebody removed them while the run went on; start it again")
         report(Said(resume.loss_of_best(str(lost), history, monitor), warning=True))
-        self._folder.replace_best(last, lost=True)
+        self._folder.mend_best(last, lost=True, make=True)
         return last.card
 
 
 def conclude(config: TrainConfig, earlier: Earlier, report: Report) -> Left:
     """Do what is left of a run whose epochs are done: nothing, or its end, or its best.pt."""
     path, linked = Path(str(config.out)), None
+    if earlier.best is None:
+        problem = "and last.pt is in the middle of an epoch: a larger --epochs continues it"
+        raise CheckpointError(f"{earlier.lost}, {problem}")
     ended = folder.read_config(path)["run"]["status"] == "finished"
     if not ended or earlier.makes_best:
         with closing(folder.create(config)) as opened:
-            if earlier.makes_best:
-                opened.replace_best(earlier.last, lost=earlier.lost is not None)
+            opened.mend_best(earlier.last, lost=earlier.lost is not None, make=earlier.makes_best)
             if not ended:
                 linked = _end(config, opened, earlier.history, report)
     return Left(earlier.best, path, linked)
@@ -207,10 +234,12 @@ def _link(config: TrainConfig, opened: folder.RunFolder, report: Report) -> str 
     return None
 
 
-def _status(error: BaseException) -> str:
-    stopped = (Interrupted, KeyboardInterrupt)
-    if isinstance(error, stopped) or isinstance(error.__context__, stopped):  # a loader that got the signal too
-        return "interrupted"
+def _status(error: BaseException) -> dict[str, Any]:
+    """Return what config.json says of a run that an error ended."""
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return {"status": "interrupted"}
+    if isinstance(error, TimeLimitError):
+        return {"status": "time limit"}
     if isinstance(error, DivergedError):
-        return "diverged"
-    return f"failed: {error}" if isinstance(error, ImgclsError) else f"failed: {type(error).__name__}"
+        return {"status": "diverged", "step": error.step, "images": list(error.images)}
+    return {"status": f"failed: {error if isinstance(error, ImgclsError) else type(error).__name__}"}

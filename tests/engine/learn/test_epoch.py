@@ -17,9 +17,7 @@ from torch import nn
 from imgcls.checkpoint import Checkpoint
 from imgcls.data.sample import SHAPES, picture
 from imgcls.engine.assess.validate import validate
-from imgcls.engine.learn.epoch import start_statistics, train_epoch
-from imgcls.engine.learn.meter import Meter
-from imgcls.events import silent
+from imgcls.engine.learn.epoch import start_statistics
 
 pytest_plugins = ("small_runs",)
 
@@ -99,13 +97,13 @@ def test_an_epoch_goes_on_from_any_step_bit_by_bit(seven: Path, tmp_path: Path, 
     config = tiny(seven, **{"batch_size": 3, "epochs": 2, "optimizer": "sgd", "lr": 0.05} | asked)
     straight, parts = built(config), built(config)
     for epoch in (1, 2):
-        straight.train(epoch)
+        measured = straight.train(epoch)
         first = parts.learner.step
-        meter = Meter(parts.learner, len(parts.data.train), silent)
-        train_epoch(parts.learner, parts.data, epoch, meter, stop=lambda: True)
+        within = parts.train(epoch, steps=1)["within"]
         assert parts.learner.step == first + 1
         parts = built(config, after(parts))
-        parts.train(epoch, start=1)
+        figures = parts.train(epoch, within=within)
+        assert all(figures[name] == measured[name] for name in ("train_loss", "train_acc"))
     assert parts.learner.step == straight.learner.step > 2
     for one, other in zip(everything(straight), everything(parts), strict=True):
         assert torch.equal(one, other)

@@ -13,8 +13,10 @@ from small_runs import Still, built, of, tiny, weighted
 
 from imgcls.data.batch import Batch
 from imgcls.distributed import World
+from imgcls.engine.learn.epoch import train_epoch
+from imgcls.engine.learn.learner import Learner
 from imgcls.engine.learn.meter import Meter, _duration
-from imgcls.engine.learn.window import windows
+from imgcls.engine.learn.window import Window, windows
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import Event, Said, Stepped, silent
 
@@ -53,16 +55,16 @@ def test_an_epoch_entered_in_the_middle_is_not_taken_for_a_fast_one(pictures: Pa
     now = [0.0]
 
     class Slow(Still):
-        def update(self) -> None:
+        def update(self) -> torch.Tensor:
             now[0] += 1
+            return super().update()
 
     b = built(tiny(pictures, batch_size=1), kind=Slow)
+    within = b.train(1, steps=4)["within"]
     events: list[Event] = []
-    b.learner.begin(1)
-    meter = Meter(b.learner, 24, events.append, clock=lambda: now[0])
-    for window in windows(b.run, b.data.train, 1, start=4):
-        meter.add(window, b.learner.learn(window))
-        meter.tell()
+    now[0] = 0
+    meter = Meter(b.learner, b.data.train, events.append, within, clock=lambda: now[0])
+    train_epoch(b.learner, b.data, 1, meter)
     assert [event.text for event in of(events, Said)] == ["expected time on this CPU: 24 s"]
 
 
@@ -74,7 +76,7 @@ def test_durations_are_said_in_fitting_units(seconds: float, words: str) -> None
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(pictures: Path) -> None:
     config = tiny(pictures, optimizer="sgd", lr=1e30, schedule="constant", warmup_epochs=0)
     b = built(config)
-    with pytest.raises(DivergedError, match=r"epoch 1, steps? 1( to \d)?: the loss became NaN or infinite; lower --lr"):
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d: the loss or its gradient became .*; lower --lr"):
         b.train(1)
     with pytest.raises(DivergedError) as caught:
         b.train(2)
@@ -83,16 +85,57 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(pictures: P
     assert "--no-amp" not in str(caught.value)
 
 
+def test_the_step_that_is_named_is_the_first_and_its_images_are_those_of_the_order(pictures: Path) -> None:
+    """Where nothing was read from the device for three steps."""
+
+    class Broken(Still):
+        def update(self) -> torch.Tensor:
+            return super().update() + (float("inf") if self.step >= 1 else 0)
+
+    b = built(tiny(pictures, batch_size=4, accumulate=2), kind=Broken)
+    seen: list[list[str]] = []
+
+    def count(learner: Learner, window: Window) -> torch.Tensor:
+        figures = Learner.learn(learner, window)
+        learner.step += 1
+        return figures
+
+    b.learner.begin(1)
+    meter = Meter(b.learner, b.data.train, silent)
+    for window in windows(b.run, b.data.train, 1):
+        meter.add(window, count(b.learner, window))
+        first, end = (b.data.train.order.bounds[number] for number in (window.start, window.end))
+        indices = b.data.train.order.of(1)[first:end]
+        seen.append([b.run.inputs.splits.train.images.path(int(index)) for index in indices])
+    with pytest.raises(DivergedError, match="epoch 1, step 2: the loss or its gradient") as caught:
+        meter.check()
+    assert (caught.value.step, list(caught.value.images)) == (2, seen[1])
+    assert len(seen[1]) == 8
+
+
+def test_a_few_steps_that_fp16_leaves_out_are_normal_and_twenty_in_a_row_are_not(pictures: Path) -> None:
+    b = built(tiny(pictures, batch_size=1))
+    b.learner.scaler = torch.amp.GradScaler("cpu")
+    for skipped, fine in ((19, True), (20, False)):
+        meter = Meter(b.learner, b.data.train, silent)
+        b.learner.step = 0
+        for step, window in enumerate(windows(b.run, b.data.train, 1)):
+            b.learner.step += 1
+            meter.add(window, torch.tensor([1.0, 1.0, float("nan") if 1 <= step <= skipped else 1.0]))
+        meter.read()
+        assert meter.is_finite is fine
+
+
 def test_a_loss_of_another_process_that_is_not_finite_stops_this_one_too(pictures: Path) -> None:
-    """Where only the sum over all shows it; a process that raised before the sum would leave the others waiting."""
+    """A process that raised before the others know would leave them waiting."""
 
     class Beside(World):
-        def sum(self, values: torch.Tensor) -> torch.Tensor:
-            return values * float("nan")
+        def most(self, values: torch.Tensor) -> torch.Tensor:
+            return torch.maximum(values, torch.tensor([-2]))  # the other's second step
 
     b = built(tiny(pictures))
     b.learner.run = replace(b.run, world=Beside())
-    with pytest.raises(DivergedError, match="epoch 1, step 3: the loss became NaN or infinite"):
+    with pytest.raises(DivergedError, match="epoch 1, step 2: the loss or its gradient became NaN or infinite"):
         b.train(1)
 
 
@@ -116,11 +159,12 @@ def test_the_wait_for_batches_is_counted(pictures: Path) -> None:
                 yield batch
 
     class Slow(Still):
-        def update(self) -> None:
+        def update(self) -> torch.Tensor:
             passing(1)
+            return super().update()
 
     b = built(tiny(pictures), kind=Slow)
-    meter = Meter(b.learner, 3, silent, clock=lambda: now[0])
+    meter = Meter(b.learner, b.data.train, silent, clock=lambda: now[0])
     for window in windows(b.run, SlowLoader(b.data.train), 1, clock=meter.clock):
         meter.add(window, b.learner.learn(window))
     measured = meter.epoch()

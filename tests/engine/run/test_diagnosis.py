@@ -23,7 +23,7 @@ from imgcls.engine.learn.learner import Learner
 from imgcls.engine.learn.window import Waiting
 from imgcls.engine.run import diagnosis as diagnose
 from imgcls.engine.run.diagnosis import AT_THE_END_TOO, Facts, diverged, facts_of, findings
-from imgcls.engine.train import validate_epoch
+from imgcls.engine.train import Watched, validate_epoch
 from imgcls.errors import DivergedError, Exit
 from imgcls.events import EpochEnded, Event, Found, Report
 from imgcls.report import EvalReport
@@ -350,11 +350,14 @@ def test_a_slow_disk_is_found(pictures: Path, tmp_path: Path, monkeypatch: pytes
 
 def test_a_run_that_diverges_stops_and_keeps_no_nan(pictures: Path, tmp_path: Path) -> None:
     config = tiny(pictures, optimizer="sgd", lr=1e30, schedule="constant", warmup_epochs=0, out=str(tmp_path))
-    with pytest.raises(DivergedError, match=r"epoch 1, steps? \d( to \d)?: the loss became NaN or infinite") as caught:
+    sentence = r"epoch 1, step (\d): the loss or its gradient became NaN or infinite on (\S+png,? ){3}and 5 more"
+    with pytest.raises(DivergedError, match=sentence) as caught:
         run(config)
     assert caught.value.exit_code == Exit.DIVERGED
     assert "lower --lr (now 1e+30)" in str(caught.value)
-    assert json.loads((tmp_path / "config.json").read_text())["run"]["status"] == "diverged"
+    status = json.loads((tmp_path / "config.json").read_text())["run"]
+    assert (status["status"], status["step"]) == ("diverged", caught.value.step)
+    assert len(status["images"]) == 8 and all(Path(image).is_file() for image in status["images"])
     assert not list(tmp_path.glob("*.pt"))
 
 
@@ -362,15 +365,15 @@ def test_the_epochs_before_divergence_are_kept(pictures: Path, tmp_path: Path) -
     """The weights break after epoch 1 was saved: its checkpoints are sound."""
     learners: list[Learner] = []
 
-    def look(learner: Learner, data: Data, report: Report) -> EvalReport | None:
+    def look(learner: Learner, data: Data, report: Report, watched: Watched) -> EvalReport | None:
         learners.append(learner)
-        return validate_epoch(learner, data, report)
+        return validate_epoch(learner, data, report, watched)
 
     def break_them(event: Event) -> None:
         if isinstance(event, EpochEnded):
             next(learners[0].model.network.parameters()).data.fill_(float("nan"))
 
-    with pytest.raises(DivergedError, match=r"epoch 2, steps? 4"):
+    with pytest.raises(DivergedError, match="epoch 2, step 4: "):
         run(tiny(pictures, epochs=3, out=str(tmp_path)), break_them, validate=look)
     assert checkpoint.load(tmp_path / "last.pt").card.epoch == 1
     assert checkpoint.load(tmp_path / "best.pt").card.epoch == 1
@@ -383,10 +386,10 @@ def test_nan_weights_with_a_finite_loss_are_not_saved(
 ) -> None:
     """They are spoiled after the last loss of the epoch was found to be finite."""
 
-    def spoil(learner: Learner, data: Data, report: Report) -> EvalReport | None:
+    def spoil(learner: Learner, data: Data, report: Report, watched: Watched) -> EvalReport | None:
         model = learner.model if where == "weights" else learner.validated
         list(model.network.parameters())[-1].data.fill_(float("nan"))
-        return validate_epoch(learner, data, report)
+        return validate_epoch(learner, data, report, watched)
 
     data = pictures if validated else pictures / "train"
     config = tiny(data, val_split=0, ema=where == "average", limit=8, out=str(tmp_path / "run"))
@@ -397,7 +400,7 @@ def test_nan_weights_with_a_finite_loss_are_not_saved(
 
 
 def test_batch_norm_statistics_that_are_not_finite_are_not_saved(pictures: Path, tmp_path: Path) -> None:
-    def spoil(learner: Learner, data: Data, report: Report) -> None:
+    def spoil(learner: Learner, data: Data, report: Report, watched: Watched) -> None:
         next(learner.model.network.buffers()).fill_(float("inf"))
 
     sentence = r"weights: 1\.running_mean has NaN or infinite values; not saved; set --lr below"
@@ -409,15 +412,17 @@ def test_batch_norm_statistics_that_are_not_finite_are_not_saved(pictures: Path,
 def test_the_sentence_names_what_can_be_tried(pictures: Path) -> None:
     run = built(tiny(pictures)).run
 
-    def said(first: int, last: int, peak: float, **asked: Any) -> str:
+    def said(peak: float, **asked: Any) -> str:
         schedule = replace(run.schedule, peak=peak)
-        return diverged(replace(run, config=tiny(pictures, **asked), schedule=schedule), 2, first, last)
+        return diverged(replace(run, config=tiny(pictures, **asked), schedule=schedule), 2, 5, ["a.png", "b.png"])
 
-    assert said(5, 5, 0.1).startswith("epoch 2, step 5: ")
-    assert said(5, 9, 0.1).startswith("epoch 2, steps 5 to 9: ")
-    assert said(1, 1, 0.25, clip_grad=1, lr=0.25).endswith("; lower --lr (now 0.25)")
-    assert said(1, 1, 12.8, clip_grad=1).endswith("; set --lr below 12.8, the automatic learning rate")
-    assert "lower --weight-decay" in said(1, 1, 0.1, weight_decay=1e9)
-    assert "set --clip-grad 1" in said(1, 1, 0.1)
-    assert "--no-amp" not in said(1, 1, 0.1)
-    assert diverged(replace(run, amp=torch.float16), 1, 1, 1).endswith("try --no-amp")
+    assert said(0.1).startswith(
+        "epoch 2, step 5: the loss or its gradient became NaN or infinite on a.png, b.png; set --lr below 0.1"
+    )
+    assert said(0.25, clip_grad=1, lr=0.25).endswith("; lower --lr (now 0.25)")
+    assert said(12.8, clip_grad=1).endswith("; set --lr below 12.8, the automatic learning rate")
+    assert "lower --weight-decay" in said(0.1, weight_decay=1e9)
+    assert "set --clip-grad 1" in said(0.1)
+    assert "--no-amp" not in said(0.1)
+    assert diverged(replace(run, amp=torch.float16), 1, 1).startswith("epoch 1, step 1: the network gives NaN in valid")
+    assert diverged(replace(run, amp=torch.float16), 1, 1).endswith("try --no-amp")

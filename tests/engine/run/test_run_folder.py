@@ -186,7 +186,7 @@ def test_metrics_jsonl_has_the_stable_names(finished: Run) -> None:
 def test_best_pt_is_the_smallest_sufficient_file(finished: Run) -> None:
     best, last = (checkpoint.load(finished.folder / name) for name in ("best.pt", "last.pt"))
     assert best.training == {}
-    assert set(last.training) == {"optimizer", "scaler", "raw", "step", "history", "processes"}
+    assert set(last.training) == {"optimizer", "scaler", "raw", "step", "history", "processes", "within"}
     assert best.card.config["seed"] == 5
     assert best.card.metrics["accuracy"] == finished.history[best.card.epoch - 1]["val_acc"]
     assert best.card.metrics["split"] == "val"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.cli import signals
+from imgcls import signals
 from imgcls.errors import Interrupted
 
 SWALLOWED = """

@@ -1,0 +1,144 @@
+"""After each step: is it time to save, or to stop? All processes decide it together.
+
+Signals are only noted while training goes on (`signals.deferred`), so that they are answered here, between two steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from imgcls import signals
+from imgcls.engine.learn.learner import Learner
+from imgcls.engine.learn.meter import Meter
+from imgcls.engine.run.history import Row
+from imgcls.engine.run.run import Run
+from imgcls.engine.run.saving import NoSaver, Saver
+from imgcls.errors import Interrupted, TimeLimitError
+from imgcls.events import Report, Said
+
+LOOK_SECONDS = 1.0  # between two agreements of several processes; each costs them a small exchange
+MOST_APART = 1000  # steps between two of them
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all processes agree on.
+
+    Attributes:
+        signum: of a signal that any of them got; 0: none.
+        time_is_up: `--time-limit` is over.
+        save: `--save-every` is over.
+        diverged: a loss or a gradient of any is no number.
+    """
+
+    signum: int = 0
+    time_is_up: bool = False
+    save: bool = False
+    diverged: bool = False
+
+
+class Watch:
+    """Watches the clock and the signals of a run."""
+
+    def __init__(
+        self,
+        run: Run,
+        saver: Saver | NoSaver,
+        report: Report,
+        began: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            run: its limits and processes.
+            saver: of this process.
+            report: is told what was saved.
+            began: when the command began, by `clock`.
+            clock: seconds.
+        """
+        self._run, self._saver, self._report, self._clock = run, saver, report, clock
+        limit = run.config.time_limit
+        self._end = began + 60 * limit if limit is not None else float("inf")
+        self._looked = self._saved = clock()
+        self._apart, self._since = 1, 0  # calls between two agreements, and since the last one
+
+    def after_step(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
+        """Save or stop, if it is time.
+
+        Raises:
+            Interrupted, TimeLimitError: everything is saved.
+            DivergedError: nothing of it is saved.
+        """
+        verdict = self._agreed(meter)
+        if verdict.diverged:
+            meter.check()
+        if verdict.save or verdict.time_is_up or verdict.signum:
+            self._save(learner, history, meter)
+        if verdict.time_is_up or verdict.signum:
+            steps = -(-len(meter.loader) // self._run.config.accumulate)
+            self._report(Said(f"epoch {learner.epoch}: saved after step {meter.steps} of {steps}"))
+        self._stop(verdict)
+
+    def after_epoch(self) -> None:
+        """Stop, if it is time, where the epoch was saved just now.
+
+        Raises:
+            Interrupted, TimeLimitError: everything is saved.
+        """
+        self._saved = self._clock()
+        self._since = self._apart  # so that they agree now
+        self._stop(self._agreed())
+
+    def over(self, batches: Iterable[Item], learner: Learner, history: Sequence[Row], meter: Meter) -> Iterator[Item]:
+        """Yield the batches of a validation; a signal ends it, and it is repeated when the run goes on.
+
+        Raises:
+            Interrupted: the epoch is saved.
+        """
+        for batch in batches:
+            yield batch
+            verdict = self._agreed()
+            if verdict.signum:
+                self._save(learner, history, meter)
+                raise Interrupted(verdict.signum)
+
+    def _agreed(self, meter: Meter | None = None) -> Verdict:
+        """Return what is to be done now, in all processes the same."""
+        now, world, config = self._clock(), self._run.world, self._run.config
+        self._since += 1
+        if self._since < self._apart:
+            return Verdict()
+        if world.size > 1 and meter is not None:
+            meter.read()
+        values = [
+            signals.caught() or 0,
+            int(world.is_main and now >= self._end),
+            int(world.is_main and now >= self._saved + 60 * config.save_every),
+            int(meter is not None and not meter.is_finite),
+        ]
+        if world.size > 1:
+            apart = round(self._since * LOOK_SECONDS / max(now - self._looked, 1e-3))
+            values.append(max(1, min(MOST_APART, apart)) if world.is_main else 0)
+            *values, self._apart = world.most(torch.tensor(values, device=self._run.device)).tolist()
+        self._since, self._looked = 0, now
+        return Verdict(values[0], *map(bool, values[1:]))
+
+    def _save(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
+        meter.check()
+        self._saver.save_within(learner, history, meter.state_dict())
+        self._saved = self._clock()
+
+    def _stop(self, verdict: Verdict) -> None:
+        if verdict.signum:
+            raise Interrupted(verdict.signum)
+        if verdict.time_is_up:
+            limit = self._run.config.time_limit
+            raise TimeLimitError(f"--time-limit {limit:g}: the time is up")
