@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import get_worker_info
 
 from imgcls.data.augment.recipe import Augmentation
 from imgcls.data.batch import Batch
@@ -25,14 +22,15 @@ from imgcls.data.cache import Store
 from imgcls.data.draws import Integers
 from imgcls.data.order import Order, Selection
 from imgcls.data.pictures import Pictures, unreadable
-from imgcls.errors import ImageError, ResourceError, counted
+from imgcls.data.processes import IDLE, Processes, Signing
+from imgcls.errors import ImageError, counted
 from imgcls.machine import available_cpus
 from imgcls.schema import Choice
 
 MOST_WORKERS = 8
 
 
-class BatchDataset(Dataset[Batch | str]):
+class BatchDataset(Signing):
     """What runs in a loader process: a selection in, one whole batch out, or the message of the image that failed.
 
     Args:
@@ -57,6 +55,7 @@ class BatchDataset(Dataset[Batch | str]):
         images = torch.empty((len(indices), size, size, 3), dtype=torch.uint8)
         rows = images.numpy()
         for row, index in enumerate(indices.tolist()):
+            self.at(index)
             try:
                 pixels = self.source[index]
             except ImageError as error:
@@ -64,18 +63,10 @@ class BatchDataset(Dataset[Batch | str]):
             rows[row] = augmentation.frame(pixels, draws, row) if augmentation else pixels
         if augmentation:
             images = augmentation.vary(images, draws)
+        self.at(IDLE)
         labels, real = torch.from_numpy(self.labels[indices]), torch.from_numpy(positions >= 0)
-        return Batch(images.permute(0, 3, 1, 2), labels, real)
-
-
-class EpochSampler(Sampler[Selection]):
-    """Whatever selections a DataLoader is to ask for: it keeps its sampler, and asks it anew when an epoch begins."""
-
-    def __init__(self) -> None:
-        self.selections: Callable[[], Iterator[Selection]] = lambda: iter(())
-
-    def __iter__(self) -> Iterator[Selection]:
-        return self.selections()
+        batch = Batch(images.permute(0, 3, 1, 2), labels, real)
+        return batch if get_worker_info() is None else batch.share_memory()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +90,7 @@ class FileLoader:
     workers: int = 0
     pin_memory: bool = False
     store: Store | None = None
-    _resting: list[tuple[EpochSampler, DataLoader[Batch | str]]] = field(default_factory=list, init=False, repr=False)
+    _resting: list[Processes] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -126,10 +117,11 @@ class FileLoader:
 
         Raises:
             DataError: an image cannot be read; named.
-            ResourceError: a loader process died.
+            ResourceError: a loader process died or hangs, or cannot hand its batch over.
         """
         selections = partial(self.order.batches, epoch, self.rank, start)
-        for batch in self._by_processes(selections) if self.processes else self._here(selections):
+        left = len(self.order) - start
+        for batch in self._by_processes(selections, left) if self.processes else self._here(selections):
             if isinstance(batch, str):
                 raise unreadable(batch)
             yield batch
@@ -140,55 +132,25 @@ class FileLoader:
             batch = dataset[selection]
             yield batch.pin_memory() if self.pin_memory and isinstance(batch, Batch) else batch
 
-    def _by_processes(self, selections: Callable[[], Iterator[Selection]]) -> Iterator[Batch | str]:
-        # A DataLoader whose processes live on has one iterator, which a second `iter` begins anew. So an epoch takes
-        # the DataLoader for itself: another one at the same time starts processes of its own.
-        sampler, loader = self._resting.pop() if self._resting else self._processes()
-        sampler.selections = selections
+    def _by_processes(self, selections: Callable[[], Iterator[Selection]], left: int) -> Iterator[Batch | str]:
+        # Processes that live on make one epoch at a time; another one at the same time starts some of its own.
+        processes = self._resting.pop() if self._resting else self._processes()
         try:
-            with _without_advice():
-                batches = iter(loader)
-            yield from batches
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                raise ResourceError(
-                    f"a loader process died ({' '.join(str(error).split())}): memory may be short; lower --workers"
-                ) from error
-            raise
+            for batch in processes.batches(selections):
+                left -= 1
+                yield batch
         finally:
-            self._resting[:] = [(sampler, loader)]
+            if left == 0:
+                self._resting[:] = [processes]
+            else:
+                processes.kill()
 
     def _dataset(self) -> BatchDataset:
         return BatchDataset(self.pictures, self.store, self.labels, self.order.seed)
 
-    def _processes(self) -> tuple[EpochSampler, DataLoader[Batch | str]]:
-        sampler = EpochSampler()
-        with _without_advice():
-            loader = DataLoader(
-                self._dataset(),
-                sampler=sampler,
-                batch_size=None,  # a selection is a whole batch
-                num_workers=self.processes,
-                pin_memory=self.pin_memory,
-                persistent_workers=True,
-                worker_init_fn=_worker_signals,
-                multiprocessing_context=None if self.store is None else "fork",
-                generator=torch.Generator(),  # else every iterator draws from the global generator
-            )
-        return sampler, loader
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence torch about more workers than CPUs; `choose_workers` says it in our words."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-        yield
-
-
-def _worker_signals(worker: int) -> None:
-    """Let the main process alone answer Ctrl-C; a worker ends when its parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _processes(self) -> Processes:
+        fork = self.store is not None
+        return Processes(self._dataset(), self.processes, self.pin_memory, self.pictures.images.path, fork)
 
 
 def choose_workers(asked: int | None, batch_bytes: int, processes: int = 1) -> Choice[int]:

@@ -35,7 +35,7 @@ from imgcls.engine.run.run import Run
 from imgcls.engine.run.saving import Left, NoSaver, Saver, conclude
 from imgcls.engine.run.tensorboard import require_tensorboard
 from imgcls.engine.run.watch import Watch
-from imgcls.errors import DivergedError, NonFiniteError, ResourceError, UsageError
+from imgcls.errors import DataError, DivergedError, NonFiniteError, ResourceError, UsageError
 from imgcls.events import EpochEnded, Finished, Found, Report, Said, silent
 from imgcls.models.classifier import Classifier
 from imgcls.models.surgery import last_layers
@@ -173,9 +173,13 @@ def learn(
         epoch = len(history) + 1
         meter = Meter(learner, data.train, report, within)
         learner.drops = plateau_drops(scores(history, config.monitor, after_step=run.schedule.warmup))
-        with fast_float32(run.device):
-            look = partial(watch.after_step, learner, history, meter)
-            trained = train_epoch(learner, data, epoch, meter, look)
+        look = partial(watch.after_step, learner, history, meter)
+        try:
+            with fast_float32(run.device):
+                trained = train_epoch(learner, data, epoch, meter, look)
+        except (DataError, ResourceError):
+            watch.rescue(learner, history, meter)
+            raise
         began, within = time.monotonic(), None
         validated = validate(learner, data, report, partial(watch.over, learner=learner, history=history, meter=meter))
         seconds = meter.seconds + time.monotonic() - began

@@ -31,6 +31,7 @@ class Learner:
     Attributes:
         model: uint8 [B, 3, S, S] to logits [B, classes].
         step: optimizer steps done.
+        is_between_steps: nothing of the next one has been learnt; a part of one moves BatchNorm's statistics already.
         epoch: that has begun, from 1.
         drops: of the learning rate at plateaus so far.
     """
@@ -49,6 +50,7 @@ class Learner:
         self.scaler = torch.amp.GradScaler(device.type, enabled=run.amp is torch.float16)
         self.average = Average(model) if config.ema else None
         self.step, self.epoch, self.drops = 0, 0, 0
+        self.is_between_steps = True
         compiled: nn.Module = torch.compile(model, dynamic=False) if config.compile else model  # type: ignore[assignment]
         self._inner: nn.Module = last_layers(model.network) if on_features else compiled
         self._forward, self._is_frozen = self._inner, False
@@ -102,6 +104,7 @@ class Learner:
     def backward(self, number: int, batch: Batch, weight: float) -> torch.Tensor:
         """Add a batch's part to the gradient; returns its loss and right answers, float32 [2]."""
         run, config = self.run, self.run.config
+        self.is_between_steps = False
         _seed_dropout(run.device, draws.step_seed(config.seed, self.epoch, number, run.world.rank))
         images, own_share = batch.images, 1.0
         if config.mixes_labels:
@@ -145,6 +148,7 @@ class Learner:
         self.step += 1
         if self.average is not None:
             self.average.update(self.model, self.step)
+        self.is_between_steps = True
         return norm
 
     def end(self) -> None:

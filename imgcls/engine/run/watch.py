@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from imgcls.engine.learn.meter import Meter
 from imgcls.engine.run.history import Row
 from imgcls.engine.run.run import Run
 from imgcls.engine.run.saving import NoSaver, Saver
-from imgcls.errors import Interrupted, TimeLimitError
+from imgcls.errors import ImgclsError, Interrupted, TimeLimitError
 from imgcls.events import Report, Said
 
 LOOK_SECONDS = 1.0  # between two agreements of several processes; each costs them a small exchange
@@ -96,6 +97,15 @@ class Watch:
         self._saved = self._clock()
         self._since = self._apart  # so that they agree now
         self._stop(self._agreed())
+
+    def rescue(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
+        """Save what was learnt before the images failed, if no step was broken off.
+
+        Of one process: others may be in the middle of an exchange, and know nothing of it.
+        """
+        if self._run.world.size == 1 and meter.steps and learner.is_between_steps:
+            with suppress(ImgclsError):  # what is said is why the run failed
+                self._save(learner, history, meter)
 
     def over(self, batches: Iterable[Item], learner: Learner, history: Sequence[Row], meter: Meter) -> Iterator[Item]:
         """Yield the batches of a validation; a signal ends it, and it is repeated when the run goes on.
