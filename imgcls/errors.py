@@ -121,7 +121,8 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return True
     words = str(error).lower()
-    return isinstance(error, RuntimeError | CheckpointError) and any(sign in words for sign in _NO_MEMORY)
+    foreign = isinstance(error, Exception) and not isinstance(error, ImgclsError | OSError)
+    return foreign and any(sign in words for sign in _NO_MEMORY)
 
 
 class Interrupted(BaseException):

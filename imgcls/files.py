@@ -94,6 +94,27 @@ def point(link: Path, target: Path) -> bool:
     return True
 
 
+def link(path: Path, name: Path) -> None:
+    """Give a file another name in its folder, in one step, whatever had it before.
+
+    Raises:
+        OSError: the file system has no hard links, or no room.
+    """
+    temporary = _temporary(path.parent)
+    try:
+        os.link(path, temporary)
+        os.replace(temporary, name)
+    finally:
+        temporary.unlink(missing_ok=True)  # which stays where both names were of one file already
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write in a folder of theirs."""
+    for path in folder.iterdir():
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
+
+
 def check_folder(folder: Path) -> None:
     """Create `folder` if it is missing and prove that a file can be written there.
 
@@ -153,7 +174,7 @@ def prove_writable(folder: Path) -> None:
     """Make a file in a folder and remove it; an OSError says that this cannot be done."""
     probe = _temporary(folder)
     probe.touch()
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # who owns the folder may have removed it
 
 
 def is_temporary(path: Path) -> bool:

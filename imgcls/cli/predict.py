@@ -66,6 +66,8 @@ def predict(
         console.write(part)
     answers.conclude()
     inputs.conclude(console)
+    if model.at_once is not None:
+        console.talk(f"note: memory was short; --batch-size {model.at_once} is what it was enough for")
     if answers.failed or inputs.empty:
         raise typer.Exit(Exit.SOME_FAILED)
 

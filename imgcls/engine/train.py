@@ -35,7 +35,7 @@ from imgcls.engine.run.run import Run
 from imgcls.engine.run.saving import Left, NoSaver, Saver, conclude
 from imgcls.engine.run.tensorboard import require_tensorboard
 from imgcls.engine.run.watch import Watch
-from imgcls.errors import DataError, DivergedError, NonFiniteError, ResourceError, UsageError
+from imgcls.errors import DataError, DivergedError, NonFiniteError, ResourceError, UsageError, out_of_memory
 from imgcls.events import EpochEnded, Finished, Found, Report, Said, silent
 from imgcls.models.classifier import Classifier
 from imgcls.models.surgery import last_layers
@@ -59,8 +59,12 @@ def validate_epoch(learner: Learner, data: Data, report: Report, watched: Watche
     run, step, epoch = learner.run, learner.step, learner.epoch
     model = last_layers(learner.validated.network) if data.features else learner.validated
     batches = reporting(watched(data.val.epoch(epoch)), len(data.val), "val", report, epoch)
+
+    def say(text: str) -> None:
+        report(Said(text, warning=True))
+
     try:
-        return validate(model, batches, run.card.classes, run.device, split="val", world=run.world)
+        return validate(model, batches, run.card.classes, run.device, split="val", world=run.world, say=say)
     except NonFiniteError as error:
         raise DivergedError(diverged(run, epoch, step), step) from error
 
@@ -226,19 +230,19 @@ def _explained(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Turn what torch says of memory, compilation and determinism into one line and what to type."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if config.compile and (problem := _compiling(error)):
             raise UsageError(f"--compile: torch cannot compile this here ({problem}); drop it") from error
         if "does not have a deterministic implementation" in str(error):
             raise UsageError(f"--deterministic: {config.arch} cannot on {device.type}; drop it") from error
-        if not isinstance(error, torch.OutOfMemoryError):
+        if not out_of_memory(error):
             raise
         advice = f"lower --batch-size {config.batch_size} and raise --accumulate to match, or lower --size"
         advice += ", or type --cache off" if device.type == "cuda" and config.cache != "off" else ""
         raise ResourceError(f"out of memory on {device}: {advice}") from error
 
 
-def _compiling(error: RuntimeError) -> str | None:
+def _compiling(error: Exception) -> str | None:
     """Return the reason when torch.compile failed and not what it compiled."""
     inside = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
     if not inside and "torch.compile" not in str(error):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import Image
 
 from imgcls.config import PredictConfig
 from imgcls.errors import ImageError, NonFiniteError, UsageError, nearest
+from imgcls.inference.halving import Halving
 from imgcls.inference.inputs import WAYS, expand
 from imgcls.inference.pool import HANDFUL, Decoded, Picture, decoded
 from imgcls.machine import available_cpus
@@ -84,6 +85,11 @@ class Model:
     holdout: npt.NDArray[np.int64]
     holdout_content: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
+    @property
+    def at_once(self) -> int | None:
+        """How many images at a time memory was enough for; None: for as many as were asked for."""
+        return self.logits.most if isinstance(self.logits, Halving) else None
+
     def predict(
         self,
         images: Picture | Iterable[Picture],
@@ -111,6 +117,7 @@ class Model:
             UsageError: an option out of its bounds, something that is no image at all, or a `positive` that is no class
                 or one of more than two.
             NonFiniteError: the network gives NaN or infinite logits.
+            ResourceError: there is not memory enough for a single image; else a batch is halved until it fits.
         """
         # Held against the bounds of the command's options.
         PredictConfig(top_k=top_k, threshold=threshold, positive=positive, batch_size=batch_size, workers=workers)
@@ -237,7 +244,7 @@ def load(path: str | os.PathLike[str] = "best.pt", device: str = "auto", amp: bo
     config = PredictConfig(ckpt=os.fspath(path), device=device, amp=amp)
     config.check_paths()
     model: Model = resolve(backend(config.ckpt))(config.ckpt, device, amp, few)
-    return model
+    return replace(model, logits=Halving(model.logits, np.concatenate, lambda text: None))
 
 
 def backend(path: str) -> str:

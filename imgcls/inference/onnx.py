@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgcls.config import parse_device
-from imgcls.errors import CheckpointError, UsageError, missing_extra
+from imgcls.errors import CheckpointError, UsageError, missing_extra, out_of_memory
 from imgcls.inference.model import Logits, Model
 from imgcls.machine import compute_threads
 from imgcls.pixels.decode import Pixels
@@ -50,6 +50,7 @@ class Network:
 
         Raises:
             CheckpointError: the network cannot be run, or its answer is of another shape.
+            MemoryError: there is not enough for so many images.
         """
         batch: Any = pixels.transpose(0, 3, 1, 2)
         if not self.levels:
@@ -58,6 +59,8 @@ class Network:
         try:
             result: Logits = self.session.run([answer.name], {images.name: np.ascontiguousarray(batch)})[0]
         except Exception as error:  # onnxruntime has a class for each kind of failure
+            if out_of_memory(error):
+                raise MemoryError(_first_line(error)) from error
             problem = f"cannot be run on {len(batch)} images: {_first_line(error)}"
             raise CheckpointError(f"{self.path}: {problem}") from error
         if result.shape != (len(batch), self.classes):

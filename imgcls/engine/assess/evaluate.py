@@ -148,6 +148,7 @@ def _answered(
         split=split,
         amp=model.amp,
         each=keep,
+        say=lambda text: report(Said(text, warning=True)),
     )
     paths = [listing.images.path(int(index)) for index in np.concatenate(black).nonzero()[0]]
     if dark := [path for path in paths if dim.is_deep(path)]:

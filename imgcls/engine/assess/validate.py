@@ -18,6 +18,7 @@ from imgcls.distributed import World
 from imgcls.engine.assess.metrics import TOP, ClassCounts, Counts, summarise
 from imgcls.errors import NonFiniteError
 from imgcls.events import Pace, Report, Stepped
+from imgcls.inference.halving import Halving
 from imgcls.report import EvalReport
 
 
@@ -90,6 +91,7 @@ def validate(
     amp: torch.dtype | None = None,
     world: World | None = None,
     each: Callable[[Answers], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> EvalReport:
     """Run a model over batches and summarise, without pairs of classes; the model is left in eval mode.
 
@@ -102,15 +104,17 @@ def validate(
         amp: autocast type, None for float32.
         world: all processes.
         each: receives the answers to each batch.
+        say: receives a sentence when memory is too short for a batch, which is then halved.
 
     Raises:
         NonFiniteError: the network gives NaN or infinite logits.
+        ResourceError: there is not memory enough for a single image.
     """
     model.eval()
-    sums = Sums(len(classes), device)
+    sums, forward = Sums(len(classes), device), Halving(model, torch.cat, say)
     for batch in to_device(batches, device):
         with torch.autocast(device.type, amp, enabled=amp is not None):
-            logits = model(batch.images).float()
+            logits = forward(batch.images).float()
         answers = judged(logits, batch)
         sums.add(answers)
         if each is not None:

@@ -60,12 +60,11 @@ class RunFolder:
             self.save_best(replace(last, training={}))
 
     def save_last(self, last: Checkpoint) -> None:
-        """Write last.pt and keep the one before it as last.prev.pt."""
+        """Write last.pt and keep the one before it as last.prev.pt: two of them and no more at any time."""
         path, previous = self.path / "last.pt", self.path / "last.prev.pt"
         if path.exists():
             with contextlib.suppress(OSError):  # a file system without hard links keeps no spare
-                previous.unlink(missing_ok=True)
-                os.link(path, previous)
+                files.link(path, previous)
         checkpoint.save(path, last)
 
     def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
@@ -124,8 +123,9 @@ def create(config: TrainConfig) -> RunFolder:
     path = Path(config.out) if config.out is not None else _new_folder(config.arch)
     files.check_folder(path)
     lock = _locked(path)
-    if config.overwrite:
-        with files.explained(path):
+    with files.explained(path):
+        files.remove_temporary(path)
+        if config.overwrite:
             for name in RUN_FILES:
                 if name == "tensorboard":
                     shutil.rmtree(path / name, ignore_errors=True)
@@ -193,7 +193,9 @@ def _new_folder(arch: str) -> Path:
 
 def _locked(path: Path) -> Any:
     try:
-        file = (path / "run.lock").open("a+", encoding="utf-8")
+        file = (path / "run.lock").open(
+            "a+b", buffering=0
+        )  # what a full disk refused is not tried again when it closes
     except OSError as error:
         raise files.cannot_write(path / "run.lock", error) from error
     try:
@@ -209,6 +211,7 @@ def _locked(path: Path) -> Any:
     try:
         _write_owner(file, ROOM)
     except OSError as error:
+        file.close()
         raise files.cannot_write(path / "run.lock", error, f"{ROOM:,}") from error
     return file
 
@@ -216,5 +219,4 @@ def _locked(path: Path) -> Any:
 def _write_owner(file: Any, room: int = 0) -> None:
     """Write which process has the lock, and that many blanks."""
     file.truncate(0)
-    file.write(f"{os.getpid()}\n" + " " * room)
-    file.flush()
+    file.write(f"{os.getpid()}\n".encode() + b" " * room)
