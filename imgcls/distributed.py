@@ -15,6 +15,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from imgcls.errors import ResourceError, UsageError
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+HOW = "start the processes with torchrun"
+MEETING = timedelta(minutes=5)  # in which all processes must have come together
+PATIENCE = timedelta(hours=6)  # the first process may decode a whole data set for the others
 
 
 @dataclass(frozen=True)
@@ -75,27 +83,66 @@ class World:
 
 
 def world_from_environment() -> World:
-    """Read what torchrun put into the environment."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if not all(name in os.environ for name in names):
+    """Read what torchrun put into the environment.
+
+    Raises:
+        UsageError: what is there cannot be right.
+    """
+    if not all(name in os.environ for name in NAMES):  # schedulers set some of them for purposes of their own
         return World()
-    return World(*(int(os.environ[name]) for name in names))
+    for name in NAMES:
+        if not os.environ[name].isdecimal():
+            raise UsageError(f"{name}={os.environ[name]}: is no number; {HOW}, or unset {name}")
+    world = World(*(int(os.environ[name]) for name in NAMES))
+    if world.rank >= world.size or world.local_rank >= world.local_size:
+        raise UsageError(f"RANK={world.rank} of WORLD_SIZE={world.size}: there is no such process; {HOW}")
+    if world.size > 1 and not os.environ.keys() >= {"MASTER_ADDR", "MASTER_PORT"}:
+        raise UsageError(f"WORLD_SIZE={world.size}: no MASTER_ADDR and MASTER_PORT to meet at; {HOW}")
+    return world
 
 
 @contextmanager
 def joined(world: World, device: torch.device) -> Iterator[None]:
-    """Connect the processes for the length of the block."""
+    """Connect the processes for the length of the block.
+
+    Raises:
+        ResourceError: the others are not to be found.
+    """
     if world.size == 1:
         yield
         return
-    patience = timedelta(hours=6)  # the first process may decode a whole data set for the others
     # It warns of 1x1 convolutions whose strides are the same numbers in both orders.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device, timeout=patience)
-    else:
-        dist.init_process_group("gloo", timeout=patience)
+    try:
+        store, rank, size = next(rendezvous("env://", world.rank, world.size, timeout=MEETING))
+        store.set_timeout(PATIENCE)
+        common: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": PATIENCE}
+        if device.type == "cuda":
+            dist.init_process_group("nccl", device_id=device, **common)
+        else:
+            dist.init_process_group("gloo", **common)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        problem = f"process {world.rank} of {world.size} did not meet the others at {where}"
+        raise ResourceError(f"{problem} ({_first_line(error)}); {HOW}") from error
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if device.type != "cuda":  # where the others may be gone, and NCCL would wait for them
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def lost(world: World, error: BaseException) -> str | None:
+    """Return what to say of an error that means that another process is gone; None: it means something else."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/", "NCCL")
+    if world.size == 1 or not isinstance(error, RuntimeError):
+        return None
+    if not isinstance(error, dist.DistError) and not any(sign in str(error) for sign in signs):
+        return None
+    return f"process {world.rank} of {world.size} lost its connection to another, whose last words say why"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -12,13 +12,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-import torch
-
 from imgcls import signals
 from imgcls.config import TrainConfig
 from imgcls.data.batch import Batch, Data
 from imgcls.device import fast_float32
-from imgcls.distributed import joined, world_from_environment
+from imgcls.distributed import joined, lost, world_from_environment
 from imgcls.engine.assess.validate import reporting, validate
 from imgcls.engine.decide.build import Compute, build, choose_compute
 from imgcls.engine.decide.inputs import decide_inputs, training_batches, validation_batches
@@ -89,7 +87,7 @@ def train(config: TrainConfig, report: Report = silent, validate: Validate = val
     world = world_from_environment()
     compute = choose_compute(config, world)
     config.check_paths()  # before the first process can have made the folder that another looks for
-    with joined(world, compute.device), _explained(config, compute.device):
+    with joined(world, compute.device), _explained(config, compute):
         return _train(config, compute, report, validate, began)
 
 
@@ -112,7 +110,8 @@ def _train(config: TrainConfig, compute: Compute, report: Report, validate: Vali
     if said:
         report(Said(said))
     _try_validation(run, model)
-    with Saver(run) if is_main and not config.dry_run else NoSaver(run) as saver:
+    with Saver(run) if is_main and not config.dry_run else NoSaver(run) as saver, _explained(config, compute):
+        saver.out = compute.world.broadcast_object(saver.out)
         steps_done = earlier.within["steps"] if earlier and earlier.within else 0
         report(header.started(run, model, len(history) + 1, steps_done, saver.out))
         for sentence in header.advice(run):
@@ -226,8 +225,9 @@ def _finished(
 
 
 @contextmanager
-def _explained(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Turn what torch says of memory, compilation and determinism into one line and what to type."""
+def _explained(config: TrainConfig, compute: Compute) -> Iterator[None]:
+    """Turn what torch says of memory, compilation, determinism and lost processes into one line and what to type."""
+    device = compute.device
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -235,6 +235,8 @@ def _explained(config: TrainConfig, device: torch.device) -> Iterator[None]:
             raise UsageError(f"--compile: torch cannot compile this here ({problem}); drop it") from error
         if "does not have a deterministic implementation" in str(error):
             raise UsageError(f"--deterministic: {config.arch} cannot on {device.type}; drop it") from error
+        if problem := lost(compute.world, error):
+            raise ResourceError(problem) from error
         if not out_of_memory(error):
             raise
         advice = f"lower --batch-size {config.batch_size} and raise --accumulate to match, or lower --size"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from carrying import shows
+from ranks import two_processes
 from small_runs import Seen, built, close, draw, of, run, started, tiny, warnings
 
 from imgcls import checkpoint
-from imgcls.config import TrainConfig
 from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.learn.epoch import start_statistics
@@ -237,28 +235,6 @@ def test_two_processes_equal_one(seven: Path, tmp_path: Path) -> None:
         assert theirs["val_loss"] == pytest.approx(mine["val_loss"], rel=1e-5)
     assert checkpoint.load(tmp_path / "two" / "best.pt").card.metrics["images"] == 5
     assert done.stdout.count("checkpoint: ") == 1, "one process talks"
-
-
-def forked(rank: int, port: int, config: TrainConfig) -> None:
-    """Train as one of two processes."""
-    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
-    run(config)
-    os._exit(0)
-
-
-def two_processes(config: TrainConfig) -> list[int | None]:
-    """Train in two processes; return their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")  # another interpreter would import torch for ten seconds
-    processes = [fork.Process(target=forked, args=(rank, port, config)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
 
 
 @pytest.mark.parametrize("images", [13, 14, 15])  # of a last batch: 1, 2 or 3 images for two processes

@@ -134,6 +134,18 @@ def create(config: TrainConfig) -> RunFolder:
     return RunFolder(path, lock)
 
 
+def tell(path: Path, **values: Any) -> None:
+    """Change what config.json says of a run that nobody goes on with any more.
+
+    Raises:
+        WriteError: its process lives, or the disk refuses it.
+        CheckpointError: there is no config.json.
+    """
+    with contextlib.closing(RunFolder(path, _locked(path))) as opened:
+        if read_config(path)["run"]["status"] == "running":
+            opened.set_status(**values)
+
+
 def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:
     """Load the newest valid checkpoint of a run to continue.
 

@@ -19,7 +19,7 @@ from imgcls.engine.run.history import Row, ending
 from imgcls.engine.run.resume import Earlier
 from imgcls.engine.run.run import Run
 from imgcls.engine.run.tensorboard import EpochWriter, NoWriter, TensorBoardWriter
-from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, TimeLimitError
+from imgcls.errors import CheckpointError, DivergedError, ImgclsError, Interrupted, ResourceError, TimeLimitError
 from imgcls.events import Report, Said
 from imgcls.paths import DEFAULT_PARENT
 from imgcls.report import EvalReport
@@ -44,7 +44,7 @@ class Left:
 class NoSaver:
     """Of a process that writes nothing: a dry run, or another than the first."""
 
-    out: str | None = None
+    out: str | None = None  # the run folder of the first process
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -52,8 +52,11 @@ class NoSaver:
     def __enter__(self) -> NoSaver:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Say in the place of the first process why the run failed, if that one is gone."""
+        if isinstance(error, ResourceError) and self.out is not None:
+            with suppress(ImgclsError):
+                folder.tell(Path(self.out), **_status(error))
 
     def begin(self, earlier: Earlier | None) -> None:
         """Do nothing."""

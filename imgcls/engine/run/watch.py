@@ -144,6 +144,8 @@ class Watch:
     def _save(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
         meter.check()
         self._saver.save_within(learner, history, meter.state_dict())
+        # The others wait for the first: torchrun ends all as soon as one of them is gone.
+        self._run.world.most(torch.zeros(1, device=self._run.device))
         self._saved = self._clock()
 
     def _stop(self, verdict: Verdict) -> None:
