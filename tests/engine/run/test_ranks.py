@@ -15,6 +15,7 @@ from small_runs import Tensors, same, tiny
 
 from imgcls import checkpoint, signals
 from imgcls.engine.learn.learner import Learner
+from imgcls.engine.run import watch
 from imgcls.errors import Exit
 from imgcls.events import Event, Stepped
 
