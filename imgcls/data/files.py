@@ -123,7 +123,7 @@ class FileLoader:
         left = len(self.order) - start
         for batch in self._by_processes(selections, left) if self.processes else self._here(selections):
             if isinstance(batch, str):
-                raise unreadable(batch)
+                raise unreadable(batch, self.pictures.images)
             yield batch
 
     def _here(self, selections: Callable[[], Iterator[Selection]]) -> Iterator[Batch | str]:

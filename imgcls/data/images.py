@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from imgcls.data.draws import content_hash
+from imgcls.errors import ImageError
 from imgcls.pixels.decode import Pixels, decode, image_size, reduced
 
+GONE = (-1, 0)  # size and time of a file that is not there
 PIECE = 4096  # bytes at the beginning, in the middle and at the end of a file by which it is known again
 
 
@@ -53,6 +55,12 @@ class Images(Protocol):
     def stamp(self) -> str:
         """Return a hash of order and content; of files it takes paths, sizes and times for the content."""
 
+    def watched(self) -> Images:
+        """Return the same, of which `load` refuses what is changed from now on."""
+
+    def changed(self) -> list[int]:
+        """Return which of `watched` ones were changed or removed since."""
+
 
 @dataclass(frozen=True)
 class FileImages:
@@ -61,10 +69,12 @@ class FileImages:
     Attributes:
         root: folder the names are relative to.
         names: relative paths, str [n]; one array, because it is handed to every worker.
+        seen: byte sizes and times of change (ns) when they were listed, int64 [n, 2]; None: whatever they are.
     """
 
     root: str
     names: npt.NDArray[np.str_]
+    seen: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, root: str, names: Sequence[str]) -> FileImages:
@@ -80,7 +90,10 @@ class FileImages:
 
     def load(self, index: int, shorter: int | None = None) -> Pixels:
         """Decode one file."""
-        return decode(self.path(index), shorter=shorter)
+        path = self.path(index)
+        if self.seen is not None and (found := _size_and_time(path)) != tuple(self.seen[index]) and found != GONE:
+            raise ImageError(f"{path}: was changed since it was listed")
+        return decode(path, shorter=shorter)
 
     def size(self, index: int) -> tuple[int, int]:
         """Read one header."""
@@ -108,16 +121,13 @@ class FileImages:
 
     def take(self, indices: npt.NDArray[np.int64]) -> FileImages:
         """Return these files only."""
-        return FileImages(self.root, self.names[indices])
+        return FileImages(self.root, self.names[indices], None if self.seen is None else self.seen[indices])
 
     def fingerprint(self) -> str:
         """Hash the sorted relative paths and byte sizes."""
         digest = hashlib.sha256()
         for index in np.argsort(self.names, kind="stable"):
-            try:
-                size = os.path.getsize(self.path(index))
-            except OSError:  # a dangling link; decoding it will say so
-                size = -1
+            size = _size_and_time(self.path(index))[0] if self.seen is None else self.seen[index][0]
             digest.update(f"{self.name(index)}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
@@ -132,6 +142,17 @@ class FileImages:
             except OSError:  # decoding it will say so
                 digest.update(os.fsencode(path))
         return digest.hexdigest()
+
+    def watched(self) -> FileImages:
+        """Note sizes and times of change."""
+        seen = [_size_and_time(self.path(index)) for index in range(len(self))]
+        return replace(self, seen=np.array(seen, dtype=np.int64).reshape(-1, 2))
+
+    def changed(self) -> list[int]:
+        """Compare sizes and times of change with those that were noted."""
+        if self.seen is None:
+            return []
+        return [index for index in range(len(self)) if _size_and_time(self.path(index)) != tuple(self.seen[index])]
 
 
 @dataclass(frozen=True)
@@ -190,3 +211,20 @@ class ArrayImages:
     def stamp(self) -> str:
         """Return the fingerprint."""
         return self.fingerprint()
+
+    def watched(self) -> ArrayImages:
+        """Return itself: nobody changes what is in memory."""
+        return self
+
+    def changed(self) -> list[int]:
+        """Return none."""
+        return []
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Return a file's size in bytes and its time of change in ns; `GONE` where it cannot be had."""
+    try:
+        found = os.stat(path)
+    except OSError:  # a dangling link; decoding it will say so
+        return GONE
+    return found.st_size, found.st_mtime_ns

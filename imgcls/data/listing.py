@@ -54,6 +54,10 @@ class Listing:
         text = "".join(f"{name}\0{class_name}\n" for name, class_name in pairs)
         return f"{images}.{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
+    def watched(self) -> Listing:
+        """Return the same, of which no image may change from now on."""
+        return replace(self, images=self.images.watched())
+
     def take(self, indices: npt.NDArray[np.int64]) -> Listing:
         """Return these images only, the classes unchanged."""
         return replace(self, images=self.images.take(indices), labels=self.labels[indices])

@@ -64,6 +64,16 @@ class Pictures:
         return self.bytes() if self.shorter is None else round(SLACK * self.bytes())
 
 
-def unreadable(problem: str) -> DataError:
-    """Return the error of an image that training or evaluation cannot do without."""
-    return DataError(f"{problem}: replace or remove the file")
+def unreadable(problem: str, *images: Images) -> DataError:
+    """Return the error of an image that training or evaluation cannot do without.
+
+    Args:
+        problem: begins with its name.
+        images: among which it is; all are looked at, because what changes one often changes more.
+    """
+    changed = [part.path(index) for part in images for index in part.changed()]
+    if not changed:
+        return DataError(f"{problem}: replace or remove the file")
+    others = f", and {len(changed) - 1} more of {sum(map(len, images))}" if len(changed) > 1 else ""
+    advice = "put back what was there, and repeat the line with --resume"
+    return DataError(f"{changed[0]}: was changed or removed since the run began{others}; {advice}")

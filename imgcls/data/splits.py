@@ -109,7 +109,7 @@ def for_training(
     """
     source = open_source(text)
     _check_usable(text, source)
-    train = source.splits["train"]()
+    train = source.splits["train"]().watched()
     if train.doubt:
         raise DataError(train.doubt)
     _check_trainable(train)
@@ -119,7 +119,7 @@ def for_training(
     fingerprints = [train.fingerprint()]
     val, held_out, content = None, NO_HOLDOUT, NO_HOLDOUT
     if "val" in source.splits:
-        val = match(source.splits["val"](), train.classes)
+        val = match(source.splits["val"]().watched(), train.classes)
         fingerprints.append(val.fingerprint())
         findings += val.findings
         if not len(val.images):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import warnings
@@ -160,6 +161,8 @@ def _read(source: str | bytes, called: str, use: Callable[[ImageFile.ImageFile],
                 raise
         return _used(bare, use)
     except Exception as error:  # Pillow's parsers raise anything from SyntaxError to struct.error on damaged files
+        if _is_short_of_files(error):
+            raise
         raise ImageError(f"{called}: {_reason(error)}") from error
 
 
@@ -176,6 +179,8 @@ def _used(source: str | bytes, use: Callable[[ImageFile.ImageFile], Result]) -> 
     except (Image.DecompressionBombError, PermissionError):
         raise
     except Exception as error:
+        if _is_short_of_files(error):
+            raise
         raise OSError(forms.refusal(source, error)) from error
     with opened as image:
         try:
@@ -302,6 +307,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_short_of_files(error: Exception) -> bool:
+    """Tell the want of this process, which may open no more files, from a fault of the image."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,37 @@ def test_an_array_entry_is_known_by_its_pixels(arrays: ArrayImages) -> None:
     changed[1] += 1
     other = ArrayImages.of("train", changed)
     assert arrays.content(0) == other.content(0) != arrays.content(1) != other.content(1)
+
+
+def test_a_file_that_was_changed_since_it_was_listed_is_refused_and_counted(tmp_path: Path) -> None:
+    """By its size or its time; other pictures of the same size in bytes would pass unseen."""
+    names = [f"{number}.bmp" for number in range(4)]
+    for name in names:
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    images = FileImages.of(str(tmp_path), names).watched()
+    assert images.changed() == []
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "1.bmp")
+    os.utime(tmp_path / "1.bmp", ns=(1, 1))
+    (tmp_path / "3.bmp").unlink()
+    assert images.changed() == [1, 3]
+    assert images.take(np.array([0, 3])).changed() == [1]
+    assert images.load(0).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match=r"1\.bmp: was changed since it was listed$"):
+        images.load(1)
+    with pytest.raises(ImageError, match=r"3\.bmp: no such file$"):
+        images.load(3)
+    assert FileImages.of(str(tmp_path), names).load(1).shape == (8, 8, 3), "evaluate takes what is there"
+
+
+def test_a_process_that_may_open_no_more_files_does_not_blame_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "0.png")
+    images = FileImages.of(str(tmp_path), ["0.png"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull, "rb") as file:
+        free = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            images.load(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -147,7 +147,7 @@ def _choose_cache(config: TrainConfig, loaders: Sequence[FileLoader], world: Wor
     try:
         choice = choose_cache(config.cache, parts, free_memory() // world.local_size, config.epochs)
     except ImageError as error:
-        raise unreadable(str(error)) from error
+        raise unreadable(str(error), *(part.images for part in parts)) from error
     agreed: Choice[str] = world.broadcast_object(choice)
     return agreed
 

@@ -48,7 +48,8 @@ def cached(run: Run, model: Classifier, data: Data, report: Report) -> Data:
         try:
             data = with_images(data, where, config.cache is not None, run.world, run.device, report)
         except ImageError as error:
-            raise unreadable(str(error)) from error
+            images = [loader.pictures.images for loader in data.loaders if isinstance(loader, FileLoader)]
+            raise unreadable(str(error), *images) from error
     if config.freeze_epochs == "all" and not config.mixes_labels and _is_same_in_every_epoch(data):
         data = with_features(data, model, run.world, run.device, report)
     return data

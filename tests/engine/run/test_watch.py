@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +23,8 @@ from imgcls.data import draws
 from imgcls.distributed import World
 from imgcls.engine.run.saving import NoSaver
 from imgcls.engine.run.watch import Watch
-from imgcls.errors import CheckpointError, Exit, Interrupted, TimeLimitError, UsageError
-from imgcls.events import EpochEnded, Event, Said, Stepped, silent
+from imgcls.errors import CheckpointError, DataError, Exit, Interrupted, TimeLimitError, UsageError
+from imgcls.events import EpochEnded, Event, Pace, Said, Stepped, silent
 
 pytest_plugins = ("small_runs",)
 
@@ -228,6 +230,60 @@ def test_an_epoch_of_other_draws_is_not_gone_on_with(
     monkeypatch.setattr(draws, "VERSION", draws.VERSION + 1)
     with pytest.raises(UsageError, match=r"which draws otherwise; go on with that version until the epoch ends"):
         run(replace(config, resume=True))
+
+
+# Images that fail -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", ["changed", "removed"])
+def test_an_image_that_changes_while_the_run_goes_on_is_named_and_what_was_learnt_is_saved(
+    pictures: Path, tmp_path: Path, workers: int, what: str
+) -> None:
+    """Nothing is decoded in advance. When it is back, the run goes on from the step before."""
+    data, out = Path(shutil.copytree(pictures, tmp_path / "data")), tmp_path / "run"
+    asked: dict[str, Any] = {"cache": "off", "epochs": 2, "batch_size": 2, "arch": "bn-cnn"}
+    asked |= {"out": str(out)}
+    straight = run(tiny(data, **asked | {"out": str(tmp_path / "straight")}))
+    image, kept = data / "train/red/003.png", tmp_path / "kept.png"
+    shutil.copy2(image, kept)
+
+    def change(event: Event) -> None:
+        if isinstance(event, Stepped) and (event.epoch, event.phase) == (1, "train") and event.batch == 1:
+            image.unlink()
+            if what == "changed":
+                shutil.copy2(data / "train/blue/000.png", image)
+                shutil.copy2(data / "train/blue/001.png", data / "train/blue/000.png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pace.__init__, "__defaults__", (-1, time.monotonic))
+        more = ", and 1 more of 24" if what == "changed" else ""
+        name = r"train/blue/000\.png" if what == "changed" else r"train/red/003\.png"
+        with pytest.raises(
+            DataError, match=rf"{name}: was changed or removed since the run began{more}; put back"
+        ) as caught:
+            run(tiny(data, **asked, workers=workers), change)
+    assert caught.value.exit_code == Exit.DATA
+    status = json.loads((out / "config.json").read_text())["run"]["status"]
+    assert status == f"failed: {caught.value}"
+    done = checkpoint.load(out / "last.pt").training["step"]
+    assert 1 <= done < 24
+    shutil.copy2(kept, image)
+    shutil.copy2(pictures / "train/blue/000.png", data / "train/blue/000.png")
+    again = run(tiny(data, **asked, resume=True))
+    assert (started(again.events).first_epoch - 1) * 12 + started(again.events).steps_done == done
+    assert_equal(straight, again)
+
+
+def test_a_step_that_was_broken_off_is_not_saved(pictures: Path, tmp_path: Path) -> None:
+    """With --accumulate, BatchNorm has seen a part of it: the save before it stands."""
+    data, out = Path(shutil.copytree(pictures, tmp_path / "data")), tmp_path / "run"
+    damaged = data / "train/red/003.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])  # its header is whole
+    asked: dict[str, Any] = {"cache": "off", "batch_size": 1, "accumulate": 24, "arch": "simple-cnn"}
+    with pytest.raises(DataError, match=r"red/003\.png: .*: replace or remove the file"):
+        run(tiny(data, **asked, out=str(out)))
+    assert not (out / "last.pt").exists()
 
 
 # Several processes ----------------------------------------------------------------------------------------------------
