@@ -2,12 +2,15 @@
 
 import atexit
 import os
+import signal
 import sys
 from contextlib import suppress
 
 
 def main() -> None:
     """Run the command line, and end the process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line catches it: no traceback out of an import
     from imgcls.cli.app import app
     from imgcls.machine import keep_freed_memory, tune_openmp
 

@@ -51,7 +51,8 @@ def test_the_documented_options_all_exist() -> None:
         seed workers limit
         pretrained weights freeze-epochs stem dropout epochs optimizer lr momentum nesterov weight-decay schedule
         warmup-epochs label-smoothing class-weights mixup cutmix accumulate clip-grad amp ema deterministic
-        cache compile channels-last sync-bn monitor early-stop out resume overwrite dry-run tensorboard device
+        cache compile channels-last sync-bn monitor early-stop out resume overwrite time-limit save-every
+        dry-run tensorboard device
     """
     assert sorted(flag(item) for item, _ in SETTINGS.values()) == sorted(f"--{n}" for n in documented.split())
 

@@ -165,19 +165,20 @@ def test_the_shell_script_picks_the_best_of_three(tour: Path, tmp_path: Path) ->
         *((f"{code}", 1, code) for code in (2, 3, 4, 6, 130)),  # would be the same again
         *((f"{code} {code} {code}", 3, code) for code in (1, 7, 8, 75, 137, 143)),  # may pass, and did not
         ("7 8 0", 3, 0),
-        ("7 8 137+ 1 1 0", 6, 0),  # an epoch ended in the third
+        ("7 8 137+ 1 1 0", 6, 0),  # something was saved in the third
         ("1+ 1+ 1+ 1+ 1 1 1", 7, 1),
     ],
 )
 def test_the_loop_ends(tmp_path: Path, ends: str, calls: int, code: int) -> None:
-    """A command that ends with these codes, one after the other; + where an epoch has been saved."""
+    """A command that ends with these codes, one after the other; + where something was saved."""
     (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.pt").touch()
     (tmp_path / "ends").write_text("\n".join(ends.split()) + "\n")
     (tmp_path / "sleep").write_text("#!/bin/sh\n")
     (tmp_path / "train").write_text("""#!/bin/sh
 echo >> calls
 end=$(sed -n "$(wc -l < calls)p" ends)
-[ "$end" = "${end%+}" ] || echo {} >> "$2/metrics.jsonl"
+[ "$end" = "${end%+}" ] || { ln -f "$2/last.pt" "$2/last.prev.pt"; echo > "$2/new"; mv "$2/new" "$2/last.pt"; }
 [ "$1" = "two words" ] && exit "${end%+}"
 """)
     for name in ("sleep", "train"):

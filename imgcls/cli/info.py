@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +36,9 @@ def info(
     console = Console(json)
     console.check_json(kept=[ckpt])
     check_model(ckpt)
-    card, values, resumable = _read(ckpt)
+    card, values, training = _read(ckpt)
+    within = training.get("within")
+    epoch = f"{card.epoch}, and {counted(within['steps'], 'step')} of the next" if within else str(card.epoch)
     metrics = card.metrics
     validation = "none"
     if metrics:
@@ -49,7 +51,7 @@ def info(
         "architecture": f"{card.arch} ({options})" + ("" if values is None else f", {values:,} values"),
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}",
         "preprocessing": str(card.preprocess),
-        "epoch": str(card.epoch),
+        "epoch": epoch,
         "validation": validation,
         "weights from": f"{card.pretrained.used or 'scratch'} ({card.pretrained.reason})",
         "data": f"{card.config.get('data')}, fingerprint {card.data_fingerprint}",
@@ -58,19 +60,19 @@ def info(
         "command line": shlex.join(str(word) for word in card.run.get("command_line", [])),
         **({"resumed by": shlex.join(map(str, resumed))} if (resumed := card.run.get("resumed_by")) else {}),
         "written by": ", ".join(f"{name} {version}" for name, version in card.run.get("versions", {}).items()),
-        "resumable": "yes" if resumable else "no",
+        "resumable": "yes" if training else "no",
     }
     console.facts(rows.items(), 15)
-    console.write_json(card.to_dict() | {"values": values, "resumable": resumable})
+    console.write_json(card.to_dict() | {"values": values, "resumable": bool(training)})
 
 
-def _read(path: str) -> tuple[ModelCard, int | None, bool]:
-    """Return the card, how many values the network has (None: not known), and whether training can go on."""
+def _read(path: str) -> tuple[ModelCard, int | None, dict[str, Any]]:
+    """Return the card, how many values the network has (None: not known), and what training needs to go on, if any."""
     from imgcls.inference import model
 
     if model.backend(path) != BACKENDS[""]:
-        return model.load(path, few=True).card, None, False
+        return model.load(path, few=True).card, None, {}
     from imgcls.checkpoint import load
 
     loaded = load(path)
-    return loaded.card, sum(tensor.numel() for tensor in loaded.model.values()), bool(loaded.training)
+    return loaded.card, sum(tensor.numel() for tensor in loaded.model.values()), loaded.training
