@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 
 from imgcls import signals
@@ -176,16 +175,16 @@ def learn(
         epoch = len(history) + 1
         meter = Meter(learner, data.train, report, within)
         learner.drops = plateau_drops(scores(history, config.monitor, after_step=run.schedule.warmup))
-        look = partial(watch.after_step, learner, history, meter)
+        watch.begin(learner, history, meter)
         try:
             with fast_float32(run.device):
-                trained = train_epoch(learner, data, epoch, meter, look)
+                trained = train_epoch(learner, data, epoch, meter, watch.after_step)
+            began = time.monotonic()
+            validated = validate(learner, data, report, watch.over)
         except (DataError, ResourceError):
-            watch.rescue(learner, history, meter)
+            watch.rescue()
             raise
-        began, within = time.monotonic(), None
-        validated = validate(learner, data, report, partial(watch.over, learner=learner, history=history, meter=meter))
-        seconds = meter.seconds + time.monotonic() - began
+        seconds, within = meter.seconds + time.monotonic() - began, None
         row = row_of(epoch, learner.step, learner.lr, trained, validated, seconds)
         # Held against the epoch in best.pt and not against all: the best one's checkpoint may have been lost.
         best = is_best(row, history[kept - 1 : kept] if kept else [], config.monitor)

@@ -26,7 +26,6 @@ class Meter:
     """The sums of one epoch, of the loss and of right answers: of this process, float64, in the order of the steps.
 
     Attributes:
-        loader: of the training images.
         steps: optimizer steps of the epoch done.
         clock: seconds.
     """
@@ -48,7 +47,7 @@ class Meter:
             within: what `state_dict` gave where the epoch was stopped; None: it begins.
             clock: seconds.
         """
-        self._run, self._learner, self.loader = learner.run, learner, loader
+        self._run, self._learner, self._loader = learner.run, learner, loader
         self._batches, self._report = len(loader), report
         self.clock, self._pace = clock, Pace(clock=clock)
         before = within or {"steps": 0, "sums": None, "weight": 0.0, "images": 0, "seconds": 0.0, "waited": 0.0}
@@ -101,6 +100,11 @@ class Meter:
         self._unread.clear()
 
     @property
+    def all_steps(self) -> int:
+        """How many optimizer steps the epoch has."""
+        return -(-self._batches // self._run.config.accumulate)
+
+    @property
     def is_finite(self) -> bool:
         """Whether what was read is of numbers."""
         return self._bad == NEVER
@@ -117,7 +121,7 @@ class Meter:
         if bad == NEVER:
             return
         window = bad - 1 - (self._learner.step - self.steps)
-        names = images_of(run, self.loader, epoch, window)
+        names = images_of(run, self._loader, epoch, window)
         raise DivergedError(diverged(run, epoch, bad, names), bad, names)
 
     def epoch(self) -> dict[str, Any]:

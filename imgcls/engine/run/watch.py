@@ -71,21 +71,30 @@ class Watch:
         self._looked = self._saved = clock()
         self._apart, self._since = 1, 0  # calls between two agreements, and since the last one
 
-    def after_step(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
+    def begin(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
+        """Watch an epoch.
+
+        Args:
+            learner: whose weights are saved.
+            history: the epochs before.
+            meter: of this one.
+        """
+        self._learner, self._history, self._meter = learner, history, meter
+
+    def after_step(self) -> None:
         """Save or stop, if it is time.
 
         Raises:
             Interrupted, TimeLimitError: everything is saved.
             DivergedError: nothing of it is saved.
         """
-        verdict = self._agreed(meter)
+        verdict = self._agreed(self._meter)
         if verdict.diverged:
-            meter.check()
+            self._meter.check()
         if verdict.save or verdict.time_is_up or verdict.signum:
-            self._save(learner, history, meter)
+            self._save()
         if verdict.time_is_up or verdict.signum:
-            steps = -(-len(meter.loader) // self._run.config.accumulate)
-            self._report(Said(f"epoch {learner.epoch}: saved after step {meter.steps} of {steps}"))
+            self._say_saved(f"after step {self._meter.steps} of {self._meter.all_steps}")
         self._stop(verdict)
 
     def after_epoch(self) -> None:
@@ -98,16 +107,16 @@ class Watch:
         self._since = self._apart  # so that they agree now
         self._stop(self._agreed())
 
-    def rescue(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
+    def rescue(self) -> None:
         """Save what was learnt before the images failed, if no step was broken off.
 
         Of one process: others may be in the middle of an exchange, and know nothing of it.
         """
-        if self._run.world.size == 1 and meter.steps and learner.is_between_steps:
+        if self._run.world.size == 1 and self._meter.steps and self._learner.is_between_steps:
             with suppress(ImgclsError):  # what is said is why the run failed
-                self._save(learner, history, meter)
+                self._save()
 
-    def over(self, batches: Iterable[Item], learner: Learner, history: Sequence[Row], meter: Meter) -> Iterator[Item]:
+    def over(self, batches: Iterable[Item]) -> Iterator[Item]:
         """Yield the batches of a validation; a signal ends it, and it is repeated when the run goes on.
 
         Raises:
@@ -117,7 +126,8 @@ class Watch:
             yield batch
             verdict = self._agreed()
             if verdict.signum:
-                self._save(learner, history, meter)
+                self._save()
+                self._say_saved("and not yet validated")
                 raise Interrupted(verdict.signum)
 
     def _agreed(self, meter: Meter | None = None) -> Verdict:
@@ -141,12 +151,15 @@ class Watch:
         self._since, self._looked = 0, now
         return Verdict(values[0], *map(bool, values[1:]))
 
-    def _save(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
-        meter.check()
-        self._saver.save_within(learner, history, meter.state_dict())
+    def _save(self) -> None:
+        self._meter.check()
+        self._saver.save_within(self._learner, self._history, self._meter.state_dict())
         # The others wait for the first: torchrun ends all as soon as one of them is gone.
         self._run.world.most(torch.zeros(1, device=self._run.device))
         self._saved = self._clock()
+
+    def _say_saved(self, how_far: str) -> None:
+        self._report(Said(f"epoch {self._learner.epoch}: saved {how_far}"))
 
     def _stop(self, verdict: Verdict) -> None:
         if verdict.signum:

@@ -69,7 +69,10 @@ def repeated(config: TrainConfig, workers: Callable[[int], int] = lambda tries: 
             steps.append(checkpoint.load(Path(config.out) / "last.pt").training["step"])
 
 
-@pytest.mark.parametrize("asked", [RANDOM, PLAIN], ids=["everything", "plain"])
+FROZEN: dict[str, Any] = {"epochs": 2, "freeze_epochs": "all", "batch_size": 5, "augment": "none", "flip": False}
+
+
+@pytest.mark.parametrize("asked", [RANDOM, PLAIN, FROZEN], ids=["everything", "plain", "features"])
 @shows("train", "time_limit", "resume")
 def test_a_run_that_stops_after_every_step_ends_as_one_that_never_does(
     pictures: Path, tmp_path: Path, asked: dict[str, Any]
@@ -149,13 +152,17 @@ def test_a_signal_in_validation_keeps_the_epoch_that_was_trained(
 ) -> None:
     straight = run(tiny(pictures, out=str(tmp_path / "straight"), **RANDOM))
 
+    said: list[Event] = []
+
     def interrupt(event: Event) -> None:
+        said.append(event)
         if isinstance(event, Stepped) and (event.epoch, event.phase) == (2, "val") and not arrived:
             arrived.append(signal.SIGINT)
 
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         run(tiny(pictures, out=str(out), **RANDOM), interrupt)
+    assert "epoch 2: saved and not yet validated" in [event.text for event in of(said, Said)]
     last = checkpoint.load(out / "last.pt")
     assert (last.card.epoch, last.training["within"]["steps"]) == (1, 3), "all of the second"
     arrived.clear()
@@ -273,6 +280,16 @@ def test_an_image_that_changes_while_the_run_goes_on_is_named_and_what_was_learn
     again = run(tiny(data, **asked, resume=True))
     assert (started(again.events).first_epoch - 1) * 12 + started(again.events).steps_done == done
     assert_equal(straight, again)
+
+
+def test_an_image_that_fails_in_validation_does_not_cost_the_epoch(pictures: Path, tmp_path: Path) -> None:
+    data, out = Path(shutil.copytree(pictures, tmp_path / "data")), tmp_path / "run"
+    damaged = data / "val/red/003.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])  # its header is whole
+    with pytest.raises(DataError, match=r"red/003\.png: .*: replace or remove the file"):
+        run(tiny(data, cache="off", batch_size=2, out=str(out)))
+    last = checkpoint.load(out / "last.pt")
+    assert (last.card.epoch, last.training["within"]["steps"]) == (0, 12)
 
 
 def test_a_step_that_was_broken_off_is_not_saved(pictures: Path, tmp_path: Path) -> None:
