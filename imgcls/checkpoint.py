@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from imgcls import file_kind, paths
-from imgcls.errors import CheckpointError, missing_extra
+from imgcls.errors import CheckpointError, missing_extra, out_of_memory
 from imgcls.files import replacing
 from imgcls.schema import CARD_NAME, WITHIN_EPOCH, ModelCard, check_content, check_types
 
@@ -202,6 +202,8 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # of a pickle's protocol, which the error names too
             values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler and the zip reader raise anything on strangers' files
+        if out_of_memory(error):
+            raise
         raise CheckpointError(f"{path}: {_unread(path, str(error))}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, not a dict of tensors; give a state dict")
@@ -292,6 +294,8 @@ def _check_sums(path: str | os.PathLike[str]) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises anything on damaged files
+        if out_of_memory(error):
+            raise
         raise CheckpointError(f"{path}: damaged ({error}); use another copy") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged (the checksum of {damaged} is wrong); use another copy")

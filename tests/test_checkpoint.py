@@ -236,6 +236,19 @@ def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
+@pytest.mark.parametrize("reader", ["torch.load", "zipfile.ZipFile.testzip"])
+def test_memory_that_runs_out_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9437184 bytes")
+
+    checkpoint.save(tmp_path / "best.pt", example())
+    monkeypatch.setattr(reader, fails)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        checkpoint.load(tmp_path / "best.pt")
+
+
 def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photographs.zip"
     with zipfile.ZipFile(path, "w") as archive:
