@@ -53,7 +53,7 @@ class Learner:
         self.is_between_steps = True
         compiled: nn.Module = torch.compile(model, dynamic=False) if config.compile else model  # type: ignore[assignment]
         self._inner: nn.Module = last_layers(model.network) if on_features else compiled
-        self._forward, self._is_frozen = self._inner, False
+        self._forward, self._is_frozen, self._is_rehearsed = self._inner, False, True
 
     @property
     def validated(self) -> Classifier:
@@ -76,7 +76,7 @@ class Learner:
         # DDP exchanges the gradients of what could learn when it was made: anew when the backbone thaws.
         if self.run.world.size > 1 and (self._forward is self._inner or frozen != self._is_frozen):
             devices = [self.run.device] if self.run.device.type == "cuda" else None
-            self._forward = DistributedDataParallel(self._inner, device_ids=devices)
+            self._forward, self._is_rehearsed = DistributedDataParallel(self._inner, device_ids=devices), False
         self._is_frozen = frozen
 
     def learn(self, window: Window) -> torch.Tensor:
@@ -97,9 +97,25 @@ class Learner:
         """
         sums = torch.zeros(2, device=self.run.device)
         for number, batch in window.batches:
+            if not self._is_rehearsed:
+                self._rehearse(batch)
             with self._exchange(number == window.end):
                 sums += self.backward(number, batch, window.weight)
         return sums
+
+    def _rehearse(self, batch: Batch) -> None:
+        """Let DDP see once in which order gradients come, and forget them.
+
+        It sorts by this order what it adds up together, after a first backward pass. Without a rehearsal the first step
+        of three processes or more would be rounded otherwise, and with it the one after each stop.
+        """
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        with torch.autocast(self.run.device.type, self.run.amp, enabled=self.run.amp is not None):
+            torch.autograd.backward(self._forward(batch.images).float().sum())
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, kept in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(kept)
+        self._is_rehearsed = True
 
     def backward(self, number: int, batch: Batch, weight: float) -> torch.Tensor:
         """Add a batch's part to the gradient; returns its loss and right answers, float32 [2]."""
