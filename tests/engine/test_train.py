@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 import torch
 from carrying import shows
 from ranks import two_processes
-from small_runs import Seen, built, close, draw, of, run, started, tiny, warnings
+from small_runs import Seen, built, close, draw, of, run, same, started, tiny, warnings
 
 from imgcls import checkpoint
 from imgcls.engine import train as train_module
 from imgcls.engine.assess.evaluate import evaluate
 from imgcls.engine.learn.epoch import start_statistics
+from imgcls.engine.learn.learner import Learner
 from imgcls.engine.run import header
 from imgcls.errors import DataError, Exit, ResourceError, UsageError, counted
 from imgcls.events import EpochEnded, Event, Said, Started, Stepped
@@ -102,14 +104,41 @@ def test_a_damaged_training_image_stops_the_run_and_is_named(tmp_path: Path) -> 
     assert "001.png" in status
 
 
-def test_out_of_memory_is_one_line(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["CUDA", "CPU"],
+)
+def test_out_of_memory_is_one_line_and_the_status_says_so(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def full(*args: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
-    monkeypatch.setattr(train_module, "build", full)
-    with pytest.raises(ResourceError, match="out of memory on cpu: lower --batch-size 8 and raise --accumulate") as e:
-        run(tiny(pictures, dry_run=True))
-    assert e.value.exit_code == Exit.RESOURCES
+    monkeypatch.setattr(Learner, "backward", full)
+    sentence = "out of memory on cpu: lower --batch-size 8 and raise --accumulate to match, or lower --size"
+    with pytest.raises(ResourceError, match=f"^{sentence}$") as caught:
+        run(tiny(pictures, out=str(tmp_path)))
+    assert caught.value.exit_code == Exit.RESOURCES
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["status"] == f"failed: {sentence}"
+
+
+def test_a_clock_that_jumps_changes_nothing(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back by an hour whenever it is asked, as when a machine's clock is set or summer time ends."""
+    steady = run(tiny(pictures, epochs=2, out=str(tmp_path / "steady")))
+    now = [time.time()]
+
+    def jumping() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", jumping)
+    done = run(tiny(pictures, epochs=2, out=str(tmp_path / "jumping"), time_limit=60))
+    assert same(done.weights(), steady.weights())
+    assert all(0 < row["seconds"] < 60 and 0 <= row["data_wait"] <= 1 for row in done.history)
 
 
 @pytest.mark.parametrize(
