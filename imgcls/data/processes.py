@@ -190,7 +190,9 @@ class Guard(threading.Thread):
 
 
 def _begin(worker: int) -> None:
-    """Have a loader process killed when its parent ends, in whatever way."""
+    """Have a loader process hear of no signal, and be killed when its parent ends, in whatever way."""
+    for number in signals.BOTH:  # blocked already where it was forked; other ways to start it undo that
+        signal.signal(number, signal.SIG_IGN)
     with suppress(AttributeError, OSError):  # not Linux: torch looks every five seconds whether the parent lives
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
