@@ -53,11 +53,16 @@ class World:
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """Return the tensors of all processes, one row for each."""
-        rows = [torch.empty_like(values) for _ in range(self.size)]
         if self.size == 1:
             return values[None]
+        rows = [torch.empty_like(values) for _ in range(self.size)]
         dist.all_gather(rows, values)
         return torch.stack(rows)
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
 
     def broadcast(self, values: Iterable[torch.Tensor]) -> None:
         """Give every process the first one's values."""
@@ -75,11 +80,11 @@ class World:
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """Let the first process finish the block before the others begin it: it fills the cache that they read."""
-        if self.size > 1 and not self.is_main:
-            dist.barrier()
+        if not self.is_main:
+            self.wait()
         yield
-        if self.size > 1 and self.is_main:
-            dist.barrier()
+        if self.is_main:
+            self.wait()
 
 
 def world_from_environment() -> World:

@@ -32,10 +32,11 @@ def catch() -> dict[int, Any]:
     numbers = [number for number in BOTH if signal.getsignal(number) is not signal.SIG_IGN]  # as `nohup` sets it
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        _caught.append(signum)
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
-        _thread.start_new_thread(_stop_at_the_next, (numbers,))  # `threading` has locks, which may be held just now
-        _caught.append(signum)
+        with suppress(RuntimeError):  # no thread can be started any more
+            _thread.start_new_thread(_stop_at_the_next, (numbers,))  # `threading` has locks, perhaps held just now
         if not _deferring:
             raise Interrupted(signum)
 

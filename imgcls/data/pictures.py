@@ -72,7 +72,7 @@ def unreadable(problem: str, *images: Images) -> DataError:
         images: among which it is; all are looked at, because what changes one often changes more.
     """
     changed = [part.path(index) for part in images for index in part.changed()]
-    if not changed:
+    if not any(problem.startswith(f"{path}: ") for path in changed):
         return DataError(f"{problem}: replace or remove the file")
     others = f", and {len(changed) - 1} more of {sum(map(len, images))}" if len(changed) > 1 else ""
     advice = "put back what was there, and repeat the line with --resume"

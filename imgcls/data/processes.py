@@ -7,14 +7,14 @@ decoder or on a network disk, is noticed here. Knows nothing of images.
 from __future__ import annotations
 
 import ctypes
+import errno
 import signal
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children
+from multiprocessing import active_children, get_start_method, resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
@@ -26,7 +26,11 @@ from imgcls import signals
 from imgcls.data.order import Selection
 from imgcls.errors import TOO_MANY_FILES, ResourceError
 
-PATIENCE = 20.0  # seconds without a sign of life from any, while a batch is waited for; torch needs five more
+# Looks in a row without a sign of life from any, while a batch is waited for, and seconds between two. They are counted
+# because the clock goes on while this process is stopped. torch needs five seconds more; the import of torch, which
+# precedes the first sign where processes are not forked, takes minutes on some disks.
+SILENT, SILENT_AT_FIRST = 10, 150
+LOOK_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 IDLE = -1
 
@@ -120,13 +124,13 @@ class Processes:
         """
         self._sampler.selections = selections
         guard = Guard(self._signs, self._name, self._started)
+        guard.start()
         try:
             self._start()
-            guard.start()
             while True:
-                guard.waiting_since = time.monotonic()
+                guard.waits = True
                 batch = next(self._iterator, None)
-                guard.waiting_since = float("inf")
+                guard.waits = False
                 if batch is None:
                     return
                 yield batch
@@ -140,6 +144,8 @@ class Processes:
     def _start(self) -> None:
         """Begin an epoch, and the processes if they are not there yet: none of them ever hears of a signal."""
         before = set(active_children())
+        if self._loader.multiprocessing_context is None and get_start_method() != "fork":
+            resource_tracker.ensure_running()  # which would undo the blocking
         try:
             with _without_advice(), signals.blocked(), _without_handler():
                 self._iterator = iter(self._loader)
@@ -149,19 +155,21 @@ class Processes:
     def kill(self) -> None:
         """End them at once, in whatever they are doing, and keep torch from waiting for them."""
         iterator, self._iterator = self._iterator, None
+        if hasattr(iterator, "_pin_memory_thread"):  # which may be fetching from them just now
+            iterator._pin_memory_thread_done_event.set()
+            iterator._worker_result_queue.put((None, None))
+            iterator._pin_memory_thread.join(6)
         _kill(self._started)
         if iterator is not None:
             iterator._shutdown = True
             torch._C._remove_worker_pids(id(iterator))
-            with suppress(AttributeError):  # no such thread without pin_memory
-                iterator._pin_memory_thread_done_event.set()
 
 
 class Guard(threading.Thread):
     """Kills loader processes that gave no sign of life for too long; whoever waits for a batch then hears of it.
 
     Attributes:
-        waiting_since: when the batch that is waited for was asked for; infinite: none is.
+        waits: whether a batch, or the processes themselves, are waited for.
         hangs: what is wrong, where it had to kill them.
         over: to be set when the epoch is over.
     """
@@ -170,20 +178,20 @@ class Guard(threading.Thread):
         """Watch processes that give these signs."""
         super().__init__(daemon=True)
         self._signs, self._name_of, self._processes = signs, name, processes
-        self.waiting_since, self.hangs, self.over = float("inf"), "", threading.Event()
+        self.waits, self.hangs, self.over = True, "", threading.Event()
 
     def run(self) -> None:
         """Look now and then."""
-        pulse, since = -1, 0.0
-        while not self.over.wait(PATIENCE / 10):
-            if self._signs.pulse != pulse:
-                pulse, since = self._signs.pulse, time.monotonic()
-            if time.monotonic() - max(since, self.waiting_since) > PATIENCE:
+        pulse, silent = -1, 0
+        while not self.over.wait(LOOK_SECONDS):
+            before, pulse = pulse, self._signs.pulse
+            silent = silent + 1 if self.waits and pulse == before else 0
+            if silent >= (SILENT if pulse else SILENT_AT_FIRST):
                 at = ", ".join(self._name_of(index) for index in self._signs.in_hand[:3])
                 where = f" at {at}" if at else ""
                 self.hangs = (
-                    f"a loader process hangs{where} (no sign of life for {PATIENCE:g} s): look at the disk, and repeat "
-                    "the line, or type --workers 0"
+                    f"a loader process hangs{where} (no sign of life for {silent * LOOK_SECONDS:g} s): look at the "
+                    "disk, and repeat the line, or type --workers 0"
                 )
                 _kill(self._processes)
                 return
@@ -201,7 +209,7 @@ def _kill(processes: list[BaseProcess]) -> None:
     for process in processes:
         process.kill()
     for process in processes:
-        process.join()
+        process.join(5)  # one that waits for a disk cannot be ended at all
 
 
 def _explained(error: Exception) -> str | None:
@@ -214,7 +222,14 @@ def _explained(error: Exception) -> str | None:
             "no room in /dev/shm to hand a batch over: lower --workers or --batch-size, or give the container more, "
             "for example by docker run --shm-size 1g"
         )
-    if "DataLoader worker (pid" in text or isinstance(error, ConnectionError | EOFError):
+    if (isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM)) or "start new thread" in text:
+        return f"no loader process can be started ({text}): lower --workers"
+    is_theirs = text.startswith("Caught ")  # what one of them raised, and torch raises again here
+    if (
+        "DataLoader worker (pid" in text
+        or "Pin memory thread" in text
+        or (isinstance(error, ConnectionError | EOFError) and not is_theirs)
+    ):
         return f"a loader process died ({text or type(error).__name__}): memory may be short; lower --workers"
     return None
 

@@ -69,6 +69,9 @@ def validate_epoch(learner: Learner, data: Data, report: Report, watched: Watche
 def train(config: TrainConfig, report: Report = silent, validate: Validate = validate_epoch) -> Finished:
     """Train a classifier.
 
+    Where `imgcls.signals` catches them, as on the command line, a signal ends the step and saves it. Elsewhere Ctrl-C
+    is Python's KeyboardInterrupt, which breaks the step off; then the last save stands.
+
     Args:
         config: everything there is to say; what is None is decided and reported with its reason.
         report: receives the events of `imgcls.events`.
@@ -167,6 +170,8 @@ def learn(
 
     Raises:
         Interrupted, TimeLimitError: everything is saved.
+        DataError, ResourceError: an image or a loader process failed; the steps before are saved.
+        DivergedError, WriteError: what was saved before stands.
     """
     run, config = learner.run, learner.run.config
     diagnosis = Diagnosis(facts_of(run, data, learner.model.network))
@@ -234,9 +239,9 @@ def _explained(config: TrainConfig, compute: Compute) -> Iterator[None]:
             raise UsageError(f"--compile: torch cannot compile this here ({problem}); drop it") from error
         if "does not have a deterministic implementation" in str(error):
             raise UsageError(f"--deterministic: {config.arch} cannot on {device.type}; drop it") from error
-        if problem := lost(compute.world, error):
-            raise ResourceError(problem) from error
         if not out_of_memory(error):
+            if problem := lost(compute.world, error):
+                raise ResourceError(problem) from error
             raise
         advice = f"lower --batch-size {config.batch_size} and raise --accumulate to match, or lower --size"
         advice += ", or type --cache off" if device.type == "cuda" and config.cache != "off" else ""

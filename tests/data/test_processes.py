@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import multiprocessing
 import os
 import resource
@@ -62,7 +64,7 @@ def nobody_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "PATIENCE", 1.0)
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -85,6 +87,16 @@ def test_a_process_that_is_slow_does_not_hang() -> None:
     sizes = [len(next(found).labels)]
     time.sleep(2.5)
     assert [*sizes, *(len(batch.labels) for batch in found)] == [8, 8]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_process_that_is_stopped_between_two_epochs_is_noticed() -> None:
+    batches = of(ArrayImages, workers=1)
+    list(batches.epoch(1))
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid or 0, signal.SIGSTOP)
+    with pytest.raises(ResourceError, match=r"^a loader process hangs"):
+        list(batches.epoch(2))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -194,7 +206,20 @@ def test_too_many_open_files() -> None:
     assert str(caught.value) == TOO_MANY_FILES
 
 
-def test_a_mistake_of_ours_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Batch, "share_memory", raising(RuntimeError("a bug")))
-    with pytest.raises(RuntimeError, match="a bug"):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's, made in part only
+def test_no_more_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(ResourceError, match=r"^no loader process can be started \(.*\): lower --workers$") as caught:
+        list(of(ArrayImages).epoch(1))
+    del caught
+    gc.collect()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), EOFError("a bug")], ids=["RuntimeError", "EOFError"])
+def test_a_mistake_of_ours_stays_a_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(Batch, "share_memory", raising(error))
+    with pytest.raises(type(error), match="a bug"):
         list(of(ArrayImages).epoch(1))

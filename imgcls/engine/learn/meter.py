@@ -163,10 +163,10 @@ class Meter:
 
     def _sums(self) -> list[list[float]]:
         """Return the loss and the right answers of each process."""
-        own, device = [self._loss, self._right], self._run.device
-        if self._run.world.size == 1:
-            return [own]
-        rows: list[list[float]] = self._run.world.gather(torch.tensor(own, dtype=torch.float64, device=device)).tolist()
+        world = self._run.world
+        device = self._run.device if world.size > 1 else torch.device("cpu")  # MPS has no float64
+        own = torch.tensor([self._loss, self._right], dtype=torch.float64, device=device)
+        rows: list[list[float]] = world.gather(own).tolist()
         return rows
 
     def _rate(self) -> float:

@@ -6,6 +6,7 @@ Knows no training; `paths.RUN_FILES` are the only names it ever creates or repla
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -231,4 +232,6 @@ def _locked(path: Path) -> Any:
 def _write_owner(file: Any, room: int = 0) -> None:
     """Write which process has the lock, and that many blanks."""
     file.truncate(0)
-    file.write(f"{os.getpid()}\n".encode() + b" " * room)
+    content = f"{os.getpid()}\n".encode() + b" " * room
+    if file.write(content) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -68,8 +68,12 @@ class Watch:
         self._run, self._saver, self._report, self._clock = run, saver, report, clock
         limit = run.config.time_limit
         self._end = began + 60 * limit if limit is not None else float("inf")
-        self._looked = self._saved = clock()
-        self._apart, self._since = 1, 0  # calls between two agreements, and since the last one
+        self._saved = clock()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Agree at the next call: what comes now takes another time for each step than what was before."""
+        self._looked, self._since, self._apart = self._clock(), 0, 1  # calls since the last agreement, and between two
 
     def begin(self, learner: Learner, history: Sequence[Row], meter: Meter) -> None:
         """Watch an epoch.
@@ -80,6 +84,7 @@ class Watch:
             meter: of this one.
         """
         self._learner, self._history, self._meter = learner, history, meter
+        self._begin_anew()
 
     def after_step(self) -> None:
         """Save or stop, if it is time.
@@ -104,7 +109,7 @@ class Watch:
             Interrupted, TimeLimitError: everything is saved.
         """
         self._saved = self._clock()
-        self._since = self._apart  # so that they agree now
+        self._begin_anew()
         self._stop(self._agreed())
 
     def rescue(self) -> None:
@@ -122,6 +127,7 @@ class Watch:
         Raises:
             Interrupted: the epoch is saved.
         """
+        self._begin_anew()
         for batch in batches:
             yield batch
             verdict = self._agreed()
@@ -154,8 +160,7 @@ class Watch:
     def _save(self) -> None:
         self._meter.check()
         self._saver.save_within(self._learner, self._history, self._meter.state_dict())
-        # The others wait for the first: torchrun ends all as soon as one of them is gone.
-        self._run.world.most(torch.zeros(1, device=self._run.device))
+        self._run.world.wait()  # for the first: torchrun ends all as soon as one of them is gone
         self._saved = self._clock()
 
     def _say_saved(self, how_far: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,6 +21,8 @@ from imgcls import checkpoint, signals
 from imgcls.config import TrainConfig
 from imgcls.data import draws
 from imgcls.distributed import World
+from imgcls.engine.learn.learner import Learner
+from imgcls.engine.learn.meter import Meter
 from imgcls.engine.run.saving import NoSaver
 from imgcls.engine.run.watch import Watch
 from imgcls.errors import CheckpointError, DataError, Exit, Interrupted, TimeLimitError, UsageError
@@ -324,3 +326,32 @@ def test_processes_agree_now_and_then_and_one_that_is_stopped_stops_all(pictures
         verdicts.append(watch._agreed().signum)
     assert [values[-1] for values in asked] == [4, 4, 4]
     assert [number for number, signum in enumerate(verdicts) if signum] == [8]
+
+
+def test_what_was_fast_does_not_set_the_pace_of_what_is_slow() -> None:
+    """Validation batches of a moment, then steps of half a second: they agree at the first, and at every second one."""
+
+    class Two(World):
+        def most(self, values: torch.Tensor) -> torch.Tensor:
+            looks.append(now[0])
+            return values
+
+    looks, now = list[float](), [0.0]
+    run: Any = SimpleNamespace(config=tiny("data"), world=Two(0, 2, 0, 2), device=torch.device("cpu"))
+    watch, meter = Watch(run, NoSaver(run), silent, 0.0, lambda: now[0]), cast(Meter, SimpleNamespace(is_finite=True))
+    meter.read = lambda: None  # type: ignore[method-assign]
+
+    def batches() -> Iterator[int]:
+        for number in range(500):
+            now[0] += 0.001
+            yield number
+
+    assert len(list(watch.over(batches()))) == 500
+    watch.after_epoch()
+    watch.begin(cast(Learner, None), [], meter)
+    began = now[0]
+    looks.clear()
+    for _ in range(6):
+        now[0] += 0.5
+        watch.after_step()
+    assert [round(look - began, 6) for look in looks] == [0.5, 1.5, 2.5]
