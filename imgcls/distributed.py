@@ -146,7 +146,7 @@ def lost(world: World, error: BaseException) -> str | None:
         return None
     if not isinstance(error, dist.DistError) and not any(sign in str(error) for sign in signs):
         return None
-    return f"process {world.rank} of {world.size} lost its connection to another, whose last words say why"
+    return f"process {world.rank} of {world.size} lost its connection to another, which failed or was killed"
 
 
 def _first_line(error: Exception) -> str:

@@ -71,6 +71,7 @@ class Origin:
     sha256: str  # of that file
     arch: str
     epoch: int  # epochs it was trained
+    reached: str  # the same in words, or within which epoch it was saved
     data: str  # as given
     where: str  # the split's folder, or the data set and split
     fingerprint: str  # of the images measured: of names and byte sizes, or of the pixels of a torchvision data set
@@ -80,7 +81,7 @@ class Origin:
     def __str__(self) -> str:
         link = f" -> {self.file}" if self.file != self.checkpoint else ""
         return (
-            f"{self.checkpoint}{link} ({self.arch}, epoch {self.epoch}) on {self.where}, {self.date}, "
+            f"{self.checkpoint}{link} ({self.arch}, {self.reached}) on {self.where}, {self.date}, "
             f"imgcls {self.versions['imgcls']}, torch {self.versions['torch']}"
         )
 

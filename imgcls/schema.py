@@ -124,6 +124,11 @@ class ModelCard:
     imgcls_version: str = ""
     format: int = FORMAT
 
+    @property
+    def reached(self) -> str:
+        """How far its training was: "epoch 3", or, saved within the fourth, "within epoch 4"."""
+        return f"within epoch {self.epoch + 1}" if self.format == WITHIN_EPOCH else f"epoch {self.epoch}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint or JSON."""
         return asdict(self) | {"classes": list(self.classes)}

@@ -505,3 +505,8 @@ def test_an_older_checkpoint_has_no_content_of_its_hold_out(tmp_path: Path) -> N
     assert read.holdout_content.shape == (0,)
     checkpoint.save(tmp_path / "again.pt", read)
     assert checkpoint.load(tmp_path / "again.pt").holdout_content.shape == (0,)
+
+
+def test_weights_saved_within_an_epoch_are_not_called_those_of_the_one_before() -> None:
+    assert dataclasses.replace(CARD, epoch=3).reached == "epoch 3"
+    assert dataclasses.replace(CARD, epoch=3, format=WITHIN_EPOCH).reached == "within epoch 4"

@@ -84,7 +84,7 @@ def test_which_errors_mean_that_another_process_is_gone() -> None:
         World(0, 2, 0, 2),
         RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]"),
     )
-    assert lost(two, gone) == "process 0 of 2 lost its connection to another, whose last words say why"
+    assert lost(two, gone) == "process 0 of 2 lost its connection to another, which failed or was killed"
     assert lost(two, dist.DistBackendError("watchdog")) is not None
     assert lost(two, RuntimeError("shapes do not match")) is None
     assert lost(World(), gone) is None

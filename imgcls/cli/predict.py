@@ -192,7 +192,7 @@ def described(ckpt: str, card: ModelCard) -> str:
     if metrics:
         accuracy = f"validation accuracy {percent(metrics['accuracy'])} ({interval(metrics['accuracy_interval'])})"
     weights = card.pretrained.used or "from scratch"
-    return f"{ckpt}{f' -> {real}' if real else ''}: {card.arch}, epoch {card.epoch}, {accuracy}; {weights}"
+    return f"{ckpt}{f' -> {real}' if real else ''}: {card.arch}, {card.reached}, {accuracy}; {weights}"
 
 
 def _cells(prediction: Prediction, top_k: int) -> list[str]:

@@ -162,7 +162,7 @@ class TrainConfig(BatchConfig):
     overwrite: bool = setting(False, "Replace the files of a run in --out.")
     time_limit: float | None = setting(
         None,
-        "Save and stop with exit code 75 after so long, at the end of a step or a validation.",
+        "Save and stop with exit code 75 after so long (imports not counted), at the end of a step or a validation.",
         low=0,
         auto="none",
         metavar="MINUTES",

@@ -144,7 +144,9 @@ def test_the_stable_names_of_the_json_file(run: Run, best: Path, colours: Path, 
     assert report["binary"] is None
     assert " ".join(report["most_confused"][0]) == "class predicted images share"
     assert " ".join(report["confusion_pairs"][0]) == "class predicted images"
-    assert " ".join(report["origin"]) == ("checkpoint file sha256 arch epoch data where fingerprint date versions")
+    assert " ".join(report["origin"]) == (
+        "checkpoint file sha256 arch epoch reached data where fingerprint date versions"
+    )
 
 
 @shows("evaluate", "split")

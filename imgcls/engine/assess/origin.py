@@ -39,6 +39,7 @@ def origin(ckpt: str, card: ModelCard, data: str, listing: Listing) -> Origin:
         sha256=digest,
         arch=card.arch,
         epoch=card.epoch,
+        reached=card.reached,
         data=data,
         where=listing.where,
         fingerprint=listing.images.fingerprint(),

@@ -117,7 +117,7 @@ def _caption(report: EvalReport) -> str:
     if (of := report.origin) is None:
         return ""
     model, where = (plots.shortened(plots.drawable(path), 40) for path in (of.file, of.where))
-    return f"{model} ({of.arch}, epoch {of.epoch})\non {where}, {of.date}"
+    return f"{model} ({of.arch}, {of.reached})\non {where}, {of.date}"
 
 
 def _confusion(report: EvalReport, title: str, caption: str) -> Figure:

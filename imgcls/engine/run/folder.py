@@ -164,7 +164,7 @@ def load_last(path: Path) -> tuple[Checkpoint | None, str | None]:
                 if not loaded.training.keys() >= {"optimizer", "scaler", "raw", "step", "history", "processes"}:
                     raise CheckpointError(f"{path / name}: has no optimizer state; it cannot be continued")
             except CheckpointError as error:
-                problems.append(str(error))
+                problems.append(str(error).partition("; ")[0])  # what it advises is for files from elsewhere
             else:
                 return loaded, f"{problems[0]}; continuing from {name}" if problems else None
     if problems:

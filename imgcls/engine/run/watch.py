@@ -120,6 +120,7 @@ class Watch:
         if self._run.world.size == 1 and self._meter.steps and self._learner.is_between_steps:
             with suppress(ImgclsError):  # what is said is why the run failed
                 self._save()
+                self._say_saved(f"after step {self._meter.steps} of {self._meter.all_steps}")
 
     def over(self, batches: Iterable[Item]) -> Iterator[Item]:
         """Yield the batches of a validation; a signal ends it, and it is repeated when the run goes on.

@@ -95,7 +95,7 @@ def test_a_process_that_is_killed_ends_the_other_and_config_json_says_so(
     config = tiny(pictures, out=str(tmp_path), **ASKED)
     ends = two_processes(config, kill)
     assert (ends[dies], ends[1 - dies]) == (-signal.SIGKILL, Exit.RESOURCES)
-    sentence = f"process {1 - dies} of 2 lost its connection to another, whose last words say why"
+    sentence = f"process {1 - dies} of 2 lost its connection to another, which failed or was killed"
     assert f"error: {sentence}\n" in capfd.readouterr().err
     assert status(tmp_path)["status"] == f"failed: {sentence}"
     assert two_processes(replace(config, resume=True)) == [0, 0]
