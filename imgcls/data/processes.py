@@ -124,8 +124,8 @@ class Processes:
         """
         self._sampler.selections = selections
         guard = Guard(self._signs, self._name, self._started)
-        guard.start()
         try:
+            guard.start()
             self._start()
             while True:
                 guard.waits = True
