@@ -232,12 +232,12 @@ def test_only_forked_processes_read_a_store(monkeypatch: pytest.MonkeyPatch, pla
 
 
 def test_loader_processes_live_on_and_are_not_disturbed_by_those_of_another_epoch() -> None:
-    batches = loader(listing(8), 4, STANDARD, workers=1)
+    batches, before = loader(listing(8), 4, STANDARD, workers=1), set(multiprocessing.active_children())
 
     def epoch() -> set[int]:
         found = batches.epoch(1)
         next(found)
-        alive = {process.pid for process in multiprocessing.active_children() if process.pid}
+        alive = {process.pid for process in set(multiprocessing.active_children()) - before if process.pid}
         list(found)
         return alive
 
