@@ -206,9 +206,8 @@ def _new_folder(arch: str) -> Path:
 
 def _locked(path: Path) -> Any:
     try:
-        file = (path / "run.lock").open(
-            "a+b", buffering=0
-        )  # what a full disk refused is not tried again when it closes
+        # Unbuffered: what a full disk refused would be tried again when the file is closed.
+        file = (path / "run.lock").open("a+b", buffering=0)
     except OSError as error:
         raise files.cannot_write(path / "run.lock", error) from error
     try:
